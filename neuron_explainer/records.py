@@ -1,0 +1,178 @@
+"""The vocabulary of the package.
+
+subject     the model being explained
+site        a place in it, by TransformerLens hook name (`blocks.6.mlp.hook_post`), or that name
+            and an SAE (`blocks.6.hook_resid_post/res-jb`)
+neuron      one unit of a site: an MLP neuron, a residual direction, an SAE latent
+token       arbitrary bytes: a token need not be valid UTF-8
+record      a token sequence with one neuron's activations
+stimulus    a token sequence without them: all that a simulator may see
+split       what a record may be used for; fixed once, in collect
+explainer   writes explanations;  simulator: predicts activations from one;
+scorer      a pure function of prediction and truth
+run         one explainer with one configuration over a set of neurons
+failure     what stands in for a result that could not be had; never scored
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuron_explainer.errors import ConfigError
+
+FloatArray = NDArray[np.float64] | NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+Kind = Literal["top", "random", "quantile"]
+Split = Literal["train", "calibration", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "calibration", "valid", "test")
+
+_NEURON = re.compile(r"(?P<subject>.+?)/(?P<site>blocks\.\d+\..+)/(?P<index>\d+)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class NeuronId:
+    """Prints and parses as `gpt2/blocks.6.mlp.hook_post/123`."""
+
+    subject: str
+    site: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.subject}/{self.site}/{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The inverse of `str`. Raises ConfigError when `text` has another shape."""
+        match = _NEURON.fullmatch(text)
+        if match is None:
+            raise ConfigError(
+                f"'{text}' is not a neuron: write SUBJECT/SITE/INDEX, "
+                "for example gpt2/blocks.6.mlp.hook_post/123"
+            )
+        return cls(match["subject"], match["site"], int(match["index"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Stimulus:
+    """A token sequence as a simulator sees it. `scored` is false at BOS and special tokens."""
+
+    tokens: tuple[bytes, ...]
+    scored: BoolArray  # (tokens,)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A token sequence with one neuron's raw activations."""
+
+    tokens: tuple[bytes, ...]
+    activations: FloatArray  # (tokens,)
+    scored: BoolArray  # (tokens,)
+    kind: Kind
+    split: Split | None  # None: a quantile record, in no split
+    sequence: int  # position in the corpus
+    band: int | None = None  # which quantile band, lowest first
+
+    @property
+    def stimulus(self) -> Stimulus:
+        """The record without its activations."""
+        return Stimulus(self.tokens, self.scored)
+
+    @property
+    def maximum(self) -> float:
+        """The largest activation at a scored position; -inf when there is none."""
+        return float(np.max(self.activations, where=self.scored, initial=-np.inf))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One token's mean activation over the corpus, less the neuron's own held-out records."""
+
+    previous: bytes | None  # None: whatever came before
+    token: bytes
+    activation: float  # raw, mean
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """One neuron over all scored tokens of the corpus. A value that is undefined is None."""
+
+    tokens: int
+    density: float  # share of tokens with an activation above 0
+    maximum: float
+    mean: float | None
+    variance: float | None
+    skewness: float | None
+    kurtosis: float | None
+    histogram: NDArray[np.int64]  # (bins,), see collect.moments
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronRecord:
+    """All that collect keeps of one neuron."""
+
+    neuron: NeuronId
+    records: tuple[Record, ...]
+    statistics: Statistics | None
+    token_rows: tuple[TokenRow, ...] = ()
+
+    def split(self, split: Split) -> tuple[Record, ...]:
+        """The records of one split, top records first."""
+        return tuple(record for record in self.records if record.split == split)
+
+    def of_kind(self, kind: Kind) -> tuple[Record, ...]:
+        """All top, random or quantile records, in stored order."""
+        return tuple(record for record in self.records if record.kind == kind)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """Token → predicted activation on the 0–10 scale: the lookup explanation itself.
+
+    A row whose `previous` is not None holds only after that token and goes before the plain row.
+    """
+
+    previous: tuple[bytes | None, ...]
+    tokens: tuple[bytes, ...]
+    activations: tuple[float, ...]
+    shares: tuple[float, ...]  # of the neuron's positive activation mass in the corpus
+    otherwise: float  # for every token that is not in the table
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A hypothesis about one neuron."""
+
+    neuron: NeuronId
+    explainer: str
+    text: str
+    table: TokenTable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """One predicted activation a token; NaN where it is undefined (null on disk)."""
+
+    activations: FloatArray  # (tokens,)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a neuron has no result at a stage."""
+
+    neuron: NeuronId
+    stage: str
+    cause: str  # short and countable: "never-active", "timeout"
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One figure, or the reason why there is none."""
+
+    value: float | None
+    undefined: str | None = None
