@@ -1,0 +1,215 @@
+"""A record set on disk, as collect or import wrote it: `data/<subject>/<site>/` and its corpus."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from neuron_explainer.errors import DataError, SubjectError
+from neuron_explainer.records import (
+    BoolArray,
+    NeuronId,
+    NeuronRecord,
+    Record,
+    Statistics,
+    TokenRow,
+)
+from neuron_explainer.store import Folder, Shard
+
+
+class Corpus:
+    """The token sequences of one corpus and the vocabulary they are written in."""
+
+    def __init__(self, path: Path, rebuild: str = "neuron-explainer collect") -> None:
+        self.folder = Folder(path, rebuild)
+
+    @cached_property
+    def _sequences(self) -> pa.ChunkedArray:
+        path = self.folder.path / "sequences.arrow"
+        try:
+            # the mapping stays open as long as the table that points into it
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{path} is missing or damaged; delete {self.folder.path.parent} "
+                f"and run {self.folder.rebuild}"
+            ) from error
+        return table["tokens"].combine_chunks()
+
+    @cached_property
+    def vocabulary(self) -> tuple[tuple[bytes, ...], BoolArray]:
+        """The bytes of every token, and whether it is special."""
+        table = self.folder.read("vocabulary.parquet")
+        return tuple(table["bytes"].to_pylist()), table["special"].to_numpy()
+
+    @cached_property
+    def excludes_first(self) -> bool:
+        """Whether the first position of a sequence is shown but not scored."""
+        return bool(self.folder.manifest()["config"]["excludes_first"])
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def token_ids(self, sequence: int) -> NDArray[np.int32]:
+        """The token ids of one sequence, (tokens,)."""
+        ids: NDArray[np.int32] = self._sequences[sequence].values.to_numpy()
+        return ids
+
+    def scored(self, token_ids: NDArray[np.int32]) -> BoolArray:
+        """Which positions count: not the first one (unless imported), no special token."""
+        scored = ~self.vocabulary[1][token_ids]
+        if self.excludes_first and len(scored):
+            scored[0] = False
+        return scored
+
+    def tokens(self, token_ids: Iterable[int]) -> tuple[bytes, ...]:
+        """The bytes of some tokens."""
+        names = self.vocabulary[0]
+        return tuple(names[token] for token in token_ids)
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """The records of one site's neurons. `data` is the workspace's `data/` folder."""
+
+    data: Path
+    subject: str
+    site: str
+
+    @cached_property
+    def folder(self) -> Folder:
+        """The folder with this site's shards."""
+        layer = self.site.split(".")[1]
+        command = f"neuron-explainer collect --subject {self.subject} --layer {layer}"
+        return Folder(self.data / self.subject / self.site, command)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The sequences that the records point into."""
+        return Corpus(self.data / self.subject / "corpus", self.folder.rebuild)
+
+    @cached_property
+    def width(self) -> int:
+        """How many neurons the site has."""
+        return int(self.folder.manifest()["width"])
+
+    def require_complete(self) -> None:
+        """Raises DataError when collect has not finished."""
+        if not self.folder.complete:
+            raise DataError(
+                f"{self.folder.path} is not complete; finish it with {self.folder.rebuild}"
+            )
+
+    def check(self, neuron: int) -> None:
+        """Raises SubjectError when there is no such neuron."""
+        if not 0 <= neuron < self.width:
+            raise SubjectError(
+                f"{self.subject}/{self.site} has neurons 0 to {self.width - 1}, no {neuron}"
+            )
+
+    def neuron(self, index: int) -> NeuronRecord:
+        """One neuron, in milliseconds whatever the number of neurons."""
+        self.check(index)
+        rows = {
+            name: self.folder.read_neuron(name, index)
+            for name in ("records", "neurons", "tokens")
+            if self.folder.shards(name)
+        }
+        return self._assemble(index, rows)
+
+    def shard(self, shard: Shard) -> Iterator[NeuronRecord]:
+        """The neurons of `shard`, in order."""
+        tables = {name: _Grouped(self.folder, name) for name in ("records", "neurons", "tokens")}
+        for index in range(shard.start, shard.stop):
+            yield self._assemble(index, {name: table[index] for name, table in tables.items()})
+
+    def _assemble(self, index: int, rows: dict[str, pa.Table | None]) -> NeuronRecord:
+        records, neurons, tokens = (rows.get(name) for name in ("records", "neurons", "tokens"))
+        statistics = neurons.to_pylist()[0] if neurons is not None and len(neurons) else None
+        return NeuronRecord(
+            NeuronId(self.subject, self.site, index),
+            tuple(self._records(records)) if records is not None else (),
+            _statistics(statistics) if statistics else None,
+            tuple(self._token_rows(tokens)) if tokens is not None else (),
+        )
+
+    def _records(self, table: pa.Table) -> Iterator[Record]:
+        columns = {name: table[name].to_pylist() for name in ("kind", "split", "sequence", "band")}
+        offsets, values = list_column(table["activations"])
+        for row, sequence in enumerate(columns["sequence"]):
+            ids = self.corpus.token_ids(sequence)
+            yield Record(
+                self.corpus.tokens(ids),
+                values[offsets[row] : offsets[row + 1]],
+                self.corpus.scored(ids),
+                columns["kind"][row],
+                columns["split"][row],
+                sequence,
+                columns["band"][row],
+            )
+
+    def _token_rows(self, table: pa.Table) -> Iterator[TokenRow]:
+        names = self.corpus.vocabulary[0]
+        columns = [table[name].to_pylist() for name in ("previous", "token", "activation", "count")]
+        for previous, token, activation, count in zip(*columns, strict=True):
+            if token is None:
+                continue
+            before = None if previous is None else names[previous]
+            yield TokenRow(before, names[token], activation, count)
+
+
+class _Grouped:
+    """Rows by neuron of one table, one shard in memory at a time."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self.folder = folder
+        self.shards = folder.shards(name)
+        self.current: tuple[Shard, pa.Table, NDArray[np.int64]] | None = None
+
+    def __getitem__(self, neuron: int) -> pa.Table | None:
+        if self.current is None or neuron not in self.current[0]:
+            self.current = self._load(neuron)
+        if self.current is None:
+            return None
+        shard, table, offsets = self.current
+        start, stop = offsets[neuron - shard.start], offsets[neuron - shard.start + 1]
+        return table.slice(start, stop - start)
+
+    def _load(self, neuron: int) -> tuple[Shard, pa.Table, NDArray[np.int64]] | None:
+        for shard, file in self.shards:
+            if neuron in shard:
+                table = self.folder.read(file).combine_chunks()
+                bounds = np.arange(shard.start, shard.stop + 1)
+                return shard, table, np.searchsorted(table["neuron"].to_numpy(), bounds)
+        return None
+
+
+def list_column(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Offsets (rows + 1,) and flat values of a list column; null elements become NaN."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], column.type)
+    offsets = array.offsets.to_numpy()
+    values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+    flat = values.to_numpy(zero_copy_only=False)
+    if flat.dtype == np.float16:
+        flat = flat.astype(np.float32)
+    return offsets - offsets[0], flat
+
+
+def _statistics(row: dict[str, object]) -> Statistics:
+    fields = {name: row[name] for name in Statistics.__slots__ if name != "histogram"}
+    return Statistics(**fields, histogram=np.array(row["histogram"], np.int64))  # type: ignore[arg-type]
+
+
+def read_parquet(path: Path, rebuild: str) -> pa.Table:
+    """A single-file table outside any shard. Raises DataError when missing or damaged."""
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is missing or damaged; run {rebuild}") from error
