@@ -1,0 +1,1 @@
+"""Scores: pure functions of prediction and truth, and the calibrations some of them need."""
