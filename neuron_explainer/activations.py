@@ -46,7 +46,8 @@ def normalise(activations: ArrayLike, maximum: float) -> NDArray[np.int64]:
     if maximum <= 0:
         return np.zeros(raw.shape, dtype=np.int64)
     # First times ten, then divided: 10 * 5.334 / 7.62 is 6.99…, 10 * (5.334 / 7.62) is 7.
-    levels = np.floor(LEVELS * np.maximum(raw, 0.0) / maximum)
+    with np.errstate(over="ignore"):  # far above M is 10 all the same
+        levels = np.floor(LEVELS * np.maximum(raw, 0.0) / maximum)
     return np.minimum(levels, LEVELS).astype(np.int64)
 
 

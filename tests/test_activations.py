@@ -37,6 +37,10 @@ def test_the_maximum_itself_is_ten_and_half_of_it_five() -> None:
     assert normalise([7.62, 3.81], 7.62).tolist() == [10, 5]
 
 
+def test_a_maximum_next_to_nothing_is_no_special_case() -> None:
+    assert normalise([1e6, 5e-324, 0.0], 5e-324).tolist() == [10, 10, 0]
+
+
 def test_single_precision_is_normalised_in_double_precision() -> None:
     assert normalise(np.array([5.334], dtype=np.float32), 7.62).tolist() == [7]
     assert normalise(np.array([5.334]), 7.62).tolist() == [6]
