@@ -3,7 +3,7 @@
     NeuronExplainerError
     ├── UserError              bad input: one line, exit code 2, nothing on disk is touched
     │   ├── ConfigError        a setting, a flag or a name that is not known
-    │   ├── WorkspaceError     a folder that is no workspace, is read-only, full or newer than we are
+    │   ├── WorkspaceError     a folder that is no workspace, is read-only, full or too new
     │   ├── RunMismatch        a run's folder holds the results of another configuration
     │   ├── RunLocked          another process is writing the same run
     │   ├── DataError          a file is missing, truncated or damaged

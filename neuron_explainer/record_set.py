@@ -29,17 +29,19 @@ class Corpus:
         self.folder = Folder(path, rebuild)
 
     @cached_property
-    def _sequences(self) -> pa.ChunkedArray:
+    def _chunks(self) -> tuple[NDArray[np.int64], list[pa.ListArray]]:
+        """Where each record batch begins, and the token lists in it, memory-mapped."""
         path = self.folder.path / "sequences.arrow"
         try:
-            # the mapping stays open as long as the table that points into it
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"{path} is missing or damaged; delete {self.folder.path.parent} "
                 f"and run {self.folder.rebuild}"
             ) from error
-        return table["tokens"].combine_chunks()
+        chunks = table["tokens"].chunks
+        starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        return starts, chunks
 
     @cached_property
     def vocabulary(self) -> tuple[tuple[bytes, ...], BoolArray]:
@@ -53,12 +55,20 @@ class Corpus:
         return bool(self.folder.manifest()["config"]["excludes_first"])
 
     def __len__(self) -> int:
-        return len(self._sequences)
+        return int(self._chunks[0][-1])
 
     def token_ids(self, sequence: int) -> NDArray[np.int32]:
         """The token ids of one sequence, (tokens,)."""
-        ids: NDArray[np.int32] = self._sequences[sequence].values.to_numpy()
+        starts, chunks = self._chunks
+        chunk = int(np.searchsorted(starts, sequence, side="right")) - 1
+        ids: NDArray[np.int32] = chunks[chunk][int(sequence - starts[chunk])].values.to_numpy()
         return ids
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """The number of tokens of every sequence, (sequences,)."""
+        parts = [np.diff(chunk.offsets.to_numpy()) for chunk in self._chunks[1]]
+        return np.concatenate(parts) if parts else np.array([], np.int32)
 
     def scored(self, token_ids: NDArray[np.int32]) -> BoolArray:
         """Which positions count: not the first one (unless imported), no special token."""
@@ -157,10 +167,8 @@ class RecordSet:
         names = self.corpus.vocabulary[0]
         columns = [table[name].to_pylist() for name in ("previous", "token", "activation", "count")]
         for previous, token, activation, count in zip(*columns, strict=True):
-            if token is None:
-                continue
             before = None if previous is None else names[previous]
-            yield TokenRow(before, names[token], activation, count)
+            yield TokenRow(before, None if token is None else names[token], activation, count)
 
 
 class _Grouped:

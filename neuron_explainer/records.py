@@ -92,7 +92,7 @@ class TokenRow:
     """One token's mean activation over the corpus, less the neuron's own held-out records."""
 
     previous: bytes | None  # None: whatever came before
-    token: bytes
+    token: bytes | None  # None: all tokens that have no row of their own
     activation: float  # raw, mean
     count: int
 
@@ -102,8 +102,8 @@ class Statistics:
     """One neuron over all scored tokens of the corpus. A value that is undefined is None."""
 
     tokens: int
-    density: float  # share of tokens with an activation above 0
-    maximum: float
+    density: float | None  # share of tokens with an activation above 0
+    maximum: float | None
     mean: float | None
     variance: float | None
     skewness: float | None

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
@@ -51,8 +51,9 @@ def shards_of(width: int, size: int = SHARD_SIZE) -> list[Shard]:
     return [Shard(start, min(start + size, width)) for start in range(0, width, size)]
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds all of it or what it held before.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which becomes `path` once the block ends well: all of it or nothing.
 
     Raises WorkspaceError when the disk is full or the folder may not be written.
     """
@@ -60,15 +61,22 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
+        raise WorkspaceError(_cannot_write(path, error)) from error
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise WorkspaceError(_cannot_write(path, error)) from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds all of it or what it held before."""
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _cannot_write(path: Path, error: OSError) -> str:

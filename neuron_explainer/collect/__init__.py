@@ -1,0 +1,1 @@
+"""Run a subject over a corpus and keep what explains and scores its neurons."""

@@ -1,0 +1,187 @@
+"""A corpus cut into excerpts, tokenised once, stored once, read back in batches."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from neuron_explainer import schemas
+from neuron_explainer.errors import CorpusError
+from neuron_explainer.record_set import Corpus
+from neuron_explainer.records import BoolArray
+from neuron_explainer.store import Folder, replacing
+from neuron_explainer.subjects.base import Tokenizer
+
+_WINDOW = 1024  # excerpts that are sorted by length before they are cut into batches
+_FIRST_WINDOWS = (0, 64, 256)  # small, so that the first quantiles are of a random sample
+_CHUNK = 4096  # excerpts in one block of the sequences file
+_PIECE = 1 << 20  # characters that are tokenised at once
+# a place where no tokenizer in use joins what stands on the two sides
+_BREAK = re.compile(r"(?<=\n)(?=\S)|(?<=\S)(?= \S)")
+
+
+@dataclass(frozen=True, slots=True)
+class ExcerptRule:
+    """How a document is cut. Lengths are in tokens and do not count BOS."""
+
+    length: int = 64
+    minimum: int = 16  # a shorter last excerpt is dropped
+    bos: Literal["prepend", "none"] = "prepend"
+
+
+def cut(tokens: NDArray[np.int32], rule: ExcerptRule) -> list[NDArray[np.int32]]:
+    """Consecutive excerpts of one document; the last may be shorter, down to `rule.minimum`."""
+    pieces = [tokens[at : at + rule.length] for at in range(0, len(tokens), rule.length)]
+    return [piece for piece in pieces if len(piece) >= min(rule.minimum, rule.length)]
+
+
+def write_corpus(
+    folder: Folder, documents: Iterable[str], tokenizer: Tokenizer, rule: ExcerptRule
+) -> None:
+    """Tokenise `documents` into `folder`: sequences, vocabulary and token counts.
+
+    Memory holds one block of excerpts, whatever the corpus. Raises CorpusError when no document is
+    long enough for an excerpt.
+    """
+    counts = np.zeros(len(tokenizer.vocabulary), np.int64)
+    prefix = _prefix(tokenizer, rule)
+    written = 0
+    with replacing(folder.path / "sequences.arrow") as file:
+        with pa.ipc.new_file(file, schemas.SEQUENCES) as writer:
+            for block in _blocks(_excerpts(documents, tokenizer, rule)):
+                writer.write_batch(_sequence_batch(block, prefix))
+                ids = np.concatenate([tokens for _, _, tokens in block])
+                counts += np.bincount(ids, minlength=len(counts))
+                written += len(block)
+        if not written:
+            raise CorpusError(
+                f"the corpus holds no document of {rule.minimum} tokens or more: "
+                "give it more text, or a smaller --minimum-tokens"
+            )
+    folder.write({"vocabulary.parquet": _vocabulary(tokenizer, counts)})
+    folder.update({"complete": True, "excerpts": written, "tokens": int(counts.sum())})
+
+
+def _prefix(tokenizer: Tokenizer, rule: ExcerptRule) -> NDArray[np.int32]:
+    bos = tokenizer.bos if rule.bos == "prepend" else None
+    return np.array([] if bos is None else [bos], np.int32)
+
+
+Excerpt = tuple[int, int, NDArray[np.int32]]  # document, first token in it, tokens
+
+
+def _excerpts(
+    documents: Iterable[str], tokenizer: Tokenizer, rule: ExcerptRule
+) -> Iterator[Excerpt]:
+    for number, pieces in _tokenised(documents, tokenizer):
+        rest, start = np.array([], np.int32), 0
+        for piece in pieces:
+            tokens = np.concatenate([rest, piece])
+            whole = len(tokens) - len(tokens) % rule.length
+            for at in range(0, whole, rule.length):
+                yield number, start + at, tokens[at : at + rule.length]
+            rest, start = tokens[whole:], start + whole
+        for last in cut(rest, rule):
+            yield number, start, last
+
+
+def _tokenised(
+    documents: Iterable[str], tokenizer: Tokenizer
+) -> Iterator[tuple[int, Iterable[NDArray[np.int32]]]]:
+    """Documents in order; small ones are tokenised together, large ones piece by piece."""
+    waiting: list[str] = []
+    first = 0
+    for document in documents:
+        if len(document) > _PIECE or sum(map(len, waiting)) > _PIECE or len(waiting) >= _WINDOW:
+            yield from _together(first, waiting, tokenizer)
+            first, waiting = first + len(waiting), []
+        if len(document) > _PIECE:
+            yield first, (tokenizer.encode([piece])[0] for piece in _pieces(document))
+            first += 1
+        else:
+            waiting.append(document)
+    yield from _together(first, waiting, tokenizer)
+
+
+def _together(
+    first: int, texts: list[str], tokenizer: Tokenizer
+) -> Iterator[tuple[int, Iterable[NDArray[np.int32]]]]:
+    for place, tokens in enumerate(tokenizer.encode(texts) if texts else []):
+        yield first + place, [tokens]
+
+
+def _pieces(document: str) -> Iterator[str]:
+    start = 0
+    while start < len(document):
+        match = _BREAK.search(document, start + _PIECE)
+        stop = match.start() if match else len(document)
+        yield document[start:stop]
+        start = stop
+
+
+def _blocks(excerpts: Iterator[Excerpt]) -> Iterator[list[Excerpt]]:
+    block: list[Excerpt] = []
+    for excerpt in excerpts:
+        block.append(excerpt)
+        if len(block) == _CHUNK:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _sequence_batch(block: list[Excerpt], prefix: NDArray[np.int32]) -> pa.RecordBatch:
+    tokens = [np.concatenate([prefix, ids]) for _, _, ids in block]
+    offsets = np.cumsum([0, *map(len, tokens)]).astype(np.int32)
+    columns = [
+        pa.array([document for document, _, _ in block], pa.int32()),
+        pa.array([start for _, start, _ in block], pa.int32()),
+        pa.ListArray.from_arrays(offsets, np.concatenate(tokens)),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schemas.SEQUENCES)
+
+
+def _vocabulary(tokenizer: Tokenizer, counts: NDArray[np.int64]) -> pa.Table:
+    names = tokenizer.vocabulary
+    columns = [
+        pa.array(np.arange(len(names), dtype=np.int32)),
+        pa.array(names, pa.binary()),
+        pa.array(tokenizer.special),
+        pa.array(counts),
+    ]
+    return pa.table(columns, schema=schemas.VOCABULARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Excerpts padded on the right with token 0."""
+
+    positions: NDArray[np.int64]  # (batch,) in the corpus
+    tokens: NDArray[np.int64]  # (batch, time)
+    scored: BoolArray  # (batch, time); false at BOS, special tokens and padding
+
+
+def batches(corpus: Corpus, size: int, seed: int) -> Iterator[Batch]:
+    """Every excerpt once, in an order that is random but for neighbours of equal length."""
+    order = np.random.default_rng(seed).permutation(len(corpus))
+    edges = [*_FIRST_WINDOWS, *range(_WINDOW, len(order), _WINDOW), len(order)]
+    for start, stop in pairwise(edges):
+        sequences = [(place, corpus.token_ids(place)) for place in order[start:stop]]
+        sequences.sort(key=lambda item: len(item[1]), reverse=True)
+        for first in range(0, len(sequences), size):
+            yield _batch(corpus, sequences[first : first + size])
+
+
+def _batch(corpus: Corpus, sequences: list[tuple[np.int64, NDArray[np.int32]]]) -> Batch:
+    time = len(sequences[0][1])
+    tokens = np.zeros((len(sequences), time), np.int64)
+    scored = np.zeros((len(sequences), time), bool)
+    for row, (_, ids) in enumerate(sequences):
+        tokens[row, : len(ids)] = ids
+        scored[row, : len(ids)] = corpus.scored(ids)
+    return Batch(np.array([place for place, _ in sequences], np.int64), tokens, scored)

@@ -1,0 +1,83 @@
+"""What collect keeps of one site while the corpus streams through the subject."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuron_explainer.collect.bands import BandReservoirs
+from neuron_explainer.collect.excerpts import Batch
+from neuron_explainer.collect.moments import MomentAccumulator
+from neuron_explainer.collect.reservoirs import Reservoir, activation_keys, priority_keys
+from neuron_explainer.collect.token_table import TableLayout, TokenTableAccumulator
+
+RANDOM_SEED, BAND_SEED = 0x51, 0xB4  # so that the two samples are independent
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is kept."""
+
+    top: int = 20
+    random: int = 20
+    per_band: int = 4
+    time: int = 65  # the longest sequence, in tokens
+    excerpts: int = 0  # in the corpus
+    remembered: int = 0  # per-excerpt maxima kept to find the quantiles
+
+
+class SiteCollector:
+    """Records, moments and token tables of all neurons of a site."""
+
+    def __init__(
+        self, neurons: int, sizes: Sizes, layouts: dict[str, TableLayout], seed: int
+    ) -> None:
+        self.neurons = neurons
+        self.seed = seed
+        self.top = Reservoir(neurons, sizes.top, sizes.time)
+        self.random = Reservoir(neurons, sizes.random, sizes.time)
+        self.bands = BandReservoirs(
+            neurons, sizes.time, sizes.per_band, sizes.excerpts, sizes.remembered, sizes.top
+        )
+        self.moments = MomentAccumulator(neurons)
+        self.tables = {
+            name: TokenTableAccumulator(layout, neurons) for name, layout in layouts.items()
+        }
+
+    def update(self, batch: Batch, activations: Tensor) -> None:
+        """Take in `activations` (batch, time, neurons) of one batch."""
+        values = activations.float()
+        maxima = _maxima(values, batch)  # (neurons, batch)
+        positions = torch.from_numpy(batch.positions)
+        self.top.update(activation_keys(maxima, positions), maxima, values)
+        self.random.update(self._priorities(RANDOM_SEED, positions), maxima, values)
+        self.bands.update(self._priorities(BAND_SEED, positions), maxima, values)
+        rows = {name: table.layout.rows_of(batch.tokens) for name, table in self.tables.items()}
+        for sequence, scored in enumerate(batch.scored):
+            tokens = _scored_rows(values[sequence], scored)
+            self.moments.update(tokens)
+            for name, table in self.tables.items():
+                table.update(rows[name][sequence, scored], tokens)
+
+    def _priorities(self, purpose: int, positions: Tensor) -> Tensor:
+        return priority_keys(self.seed + purpose, self.neurons, positions)
+
+
+def _maxima(values: Tensor, batch: Batch) -> Tensor:
+    """Each neuron's largest activation at a scored position of each excerpt, (neurons, batch)."""
+    if batch.scored[:, 1:].all() and not batch.scored[:, 0].any():
+        return values[:, 1:].amax(1).T.contiguous()
+    hidden = torch.from_numpy(~batch.scored)[:, :, None]
+    return values.masked_fill(hidden, -torch.inf).amax(1).T.contiguous()
+
+
+def _scored_rows(values: Tensor, scored: NDArray[np.bool_]) -> Tensor:
+    """The rows of `values` (time, neurons) that count: a view where they lie together."""
+    places = np.flatnonzero(scored)
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return values[places[0] : places[-1] + 1]
+    return values[torch.from_numpy(places)]
+
+

@@ -1,0 +1,236 @@
+"""The collect stage: one pass of a subject over a corpus, all sites at once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuron_explainer.collect import sites as site_choice
+from neuron_explainer.collect.corpus import CorpusSource
+from neuron_explainer.collect.excerpts import ExcerptRule, batches, write_corpus
+from neuron_explainer.collect.site import SiteCollector, Sizes
+from neuron_explainer.collect.tables import SiteTables
+from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
+from neuron_explainer.config import CollectSettings, SubjectSettings
+from neuron_explainer.errors import CorpusError, SubjectError
+from neuron_explainer.record_set import Corpus, RecordSet
+from neuron_explainer.runner import Progress, silent
+from neuron_explainer.store import Folder, locked, shards_of
+from neuron_explainer.subjects.base import Observer, Subject
+
+_FLOAT = 4  # bytes
+_FEWEST_EXCERPTS = 4  # so that every split has a top and a random record
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What collect did."""
+
+    subject: str
+    corpus: Corpus
+    widths: Mapping[str, int]
+    skipped: tuple[str, ...] = ()  # sites that were complete already
+    notices: tuple[str, ...] = ()  # what the user should know
+    layouts: Mapping[str, TableLayout] = field(default_factory=dict)
+
+
+def load_subject(settings: SubjectSettings) -> Subject:
+    """The model, with its autoencoders. Raises SubjectError when something cannot be loaded."""
+    from neuron_explainer.registry import resolve
+
+    if not settings.model:
+        raise SubjectError("no subject was named: give --subject FOLDER or a hub id")
+    loaded: Subject = resolve("subjects", "huggingface").load(
+        settings.model, settings.device, settings.dtype
+    )
+    if settings.sae:
+        from neuron_explainer.subjects.sparse import SparseSubject
+
+        paths = {f"{sae.site}/{sae.name or Path(sae.path).stem}": sae.path for sae in settings.sae}
+        loaded = SparseSubject.load(loaded, {site: Path(path) for site, path in paths.items()})
+    return loaded
+
+
+def collect(
+    data: Path,
+    subject_settings: SubjectSettings,
+    settings: CollectSettings,
+    progress: Progress = silent,
+    subject: Subject | None = None,
+) -> Collected:
+    """Collect into `data/<subject>/`. Sites that are complete are not run again."""
+    source = CorpusSource(Path(settings.corpus), settings.split_on, settings.text_field)
+    source.files()  # a missing corpus is found before the model is loaded
+    subject = subject or load_subject(subject_settings)
+    chosen = site_choice.choose(
+        subject.sites(), settings.layers, _with_latents(settings, subject_settings)
+    )
+    name = subject_settings.folder_name
+    with locked(data / name):
+        corpus = _corpus(data / name / "corpus", source, subject, settings, progress)
+        folders = {site: RecordSet(data, name, site).folder for site in chosen}
+        config = _config(subject_settings, settings, corpus)
+        for site, folder in folders.items():
+            folder.open(config | {"site": site})
+        skipped = tuple(site for site, folder in folders.items() if folder.complete)
+        widths = {site: subject.sites()[site] for site in chosen}
+        todo = {site: widths[site] for site in chosen if site not in skipped}
+        layouts = _layouts(corpus, settings, sum(todo.values())) if todo else {}
+        if todo:
+            collectors = _stream(subject, corpus, todo, layouts, settings, progress)
+            _write(folders, collectors, corpus, settings, progress)
+    return Collected(name, corpus, widths, skipped, _notices(layouts, settings), layouts)
+
+
+def _with_latents(settings: CollectSettings, subject: SubjectSettings) -> list[str]:
+    latents = [f"{sae.site}/{sae.name or Path(sae.path).stem}" for sae in subject.sae]
+    return [*settings.sites, *latents]
+
+
+def _corpus(
+    path: Path,
+    source: CorpusSource,
+    subject: Subject,
+    settings: CollectSettings,
+    progress: Progress,
+) -> Corpus:
+    """The tokenised corpus, made now unless it is there."""
+    rule = ExcerptRule(settings.excerpt_tokens, settings.minimum_tokens, settings.bos)
+    if subject.context < rule.length + 1:
+        raise SubjectError(
+            f"the model takes {subject.context} tokens, BOS included: choose --excerpt-tokens "
+            f"{subject.context - 1} or less"
+        )
+    folder = Folder(path, "neuron-explainer collect")
+    folder.open(
+        {
+            "corpus": source.digest(),
+            "split_on": source.split_on,
+            "text_field": source.text_field,
+            "excludes_first": True,
+            **asdict(rule),
+        }
+    )
+    if not folder.complete:
+        with progress("tokenise", 0, "documents") as advance:
+            write_corpus(folder, _counted(source, advance), subject.tokenizer, rule)
+    corpus = Corpus(path)
+    if len(corpus) < _FEWEST_EXCERPTS:
+        raise CorpusError(
+            f"{source.path} gives {len(corpus)} excerpts of {rule.length} tokens: at least "
+            f"{_FEWEST_EXCERPTS} are needed to hold records out"
+        )
+    return corpus
+
+
+def _counted(source: CorpusSource, advance: Callable[[int], None]) -> Any:
+    for document in source.documents():
+        yield document
+        advance(1)
+
+
+def _config(
+    subject: SubjectSettings, settings: CollectSettings, corpus: Corpus
+) -> dict[str, Any]:
+    """What makes record sets differ: not where things lie, nor how large the batches are."""
+    about = asdict(settings)
+    for key in ("corpus", "layers", "sites", "split_on", "text_field", "batch", "memory_mb"):
+        del about[key]
+    model = {"dtype": subject.dtype, "weights": _fingerprint(subject.model)}
+    saes = [{"site": sae.site, "weights": _fingerprint(sae.path)} for sae in subject.sae]
+    return about | {"subject": model, "sae": saes, "corpus": corpus.folder.manifest()["config"]}
+
+
+def _fingerprint(source: str) -> str:
+    """SHA-256 of a weights file, or of all in a folder; a hub id stands for itself."""
+    import hashlib
+
+    path = Path(source)
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    if not files:
+        return source
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            total.update(hashlib.file_digest(content, "sha256").digest())
+    return total.hexdigest()
+
+
+def _layouts(corpus: Corpus, settings: CollectSettings, neurons: int) -> dict[str, TableLayout]:
+    """The token tables' rows, so many that all of them fit half of the memory allowed."""
+    most = settings.memory_mb * 2**20 // 2 // (_FLOAT * neurons)
+    if settings.context_table:
+        most //= 2
+    layouts = {"token": token_layout(corpus, settings.token_minimum, most)}
+    if settings.context_table:
+        layouts["context"] = context_layout(corpus, settings.token_minimum, most)
+    return layouts
+
+
+def _stream(
+    subject: Subject,
+    corpus: Corpus,
+    widths: Mapping[str, int],
+    layouts: dict[str, TableLayout],
+    settings: CollectSettings,
+    progress: Progress,
+) -> dict[str, SiteCollector]:
+    remembered = settings.memory_mb * 2**20 // 4 // (_FLOAT * sum(widths.values()))
+    sizes = Sizes(
+        settings.top,
+        settings.random,
+        settings.per_band,
+        int(corpus.lengths.max()),
+        len(corpus),
+        max(1, min(remembered, len(corpus))),
+    )
+    collectors = {
+        site: SiteCollector(width, sizes, layouts, settings.seed) for site, width in widths.items()
+    }
+    with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
+        for batch in batches(corpus, settings.batch, settings.seed):
+            observers = {
+                site: _updating(collector, batch) for site, collector in collectors.items()
+            }
+            subject.observe(torch.from_numpy(batch.tokens), observers)
+            advance(len(batch.positions))
+    return collectors
+
+
+def _updating(collector: SiteCollector, batch: Any) -> Observer:
+    def observe(activations: Tensor) -> None:
+        collector.update(batch, activations)
+
+    return observe
+
+
+def _write(
+    folders: Mapping[str, Folder],
+    collectors: dict[str, SiteCollector],
+    corpus: Corpus,
+    settings: CollectSettings,
+    progress: Progress,
+) -> None:
+    kept = 0 if settings.whole_table else settings.kept_tokens
+    shards = {site: shards_of(collector.neurons) for site, collector in collectors.items()}
+    with progress("write", sum(map(len, shards.values())), "shards") as advance:
+        for site in list(collectors):
+            tables = SiteTables(collectors.pop(site), corpus, kept, settings.activations)
+            for shard in shards[site]:
+                made = tables.shard(shard)
+                folders[site].write({shard.file(name): table for name, table in made.items()})
+                advance(1)
+            folders[site].update({"width": shards[site][-1].stop, "complete": True})
+
+
+def _notices(layouts: Mapping[str, TableLayout], settings: CollectSettings) -> tuple[str, ...]:
+    return tuple(
+        f"the {name} table keeps the {layout.rows - 1:,} most frequent rows; {layout.dropped:,} "
+        f"more with {settings.token_minimum} or more occurrences share one pooled row because they "
+        f"do not fit --memory {settings.memory_mb} MB"
+        for name, layout in layouts.items()
+        if layout.dropped
+    )

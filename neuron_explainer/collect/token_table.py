@@ -1,0 +1,151 @@
+"""Mean activation per token, and per token after a certain other, of every neuron.
+
+The table leaks nothing: what a neuron's own calibration, valid and test records added to it is
+subtracted before it is used. Tokens that are too rare share one pooled row. So do those for which
+the memory allowed does not suffice, the rarest first; the layout says how many that are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuron_explainer.record_set import Corpus
+
+POOLED = 0  # the row of all tokens without one of their own
+
+
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """Which token, or pair of tokens, has which row. Row 0 is the pool."""
+
+    keys: NDArray[np.int64]  # (rows - 1,) ascending; previous * vocabulary + token for pairs
+    pairs: bool
+    rare: int  # how many have too few occurrences for a row
+    dropped: int  # how many would have enough but do not fit the memory allowed
+    vocabulary: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, the pool included."""
+        return len(self.keys) + 1
+
+    @property
+    def names(self) -> tuple[NDArray[np.int32] | None, NDArray[np.int32]]:
+        """The previous token and the token of each row but the pool, (rows - 1,)."""
+        previous, tokens = np.divmod(self.keys, self.vocabulary)
+        names = tokens.astype(np.int32)
+        return (previous.astype(np.int32) if self.pairs else None), names
+
+    def rows_of(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row of each position in `tokens` (…, time)."""
+        keys = _pair_keys(tokens, self.vocabulary) if self.pairs else tokens
+        if not len(self.keys):
+            return np.zeros_like(keys)
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[place] == keys, place + 1, POOLED)
+
+
+def _pair_keys(tokens: NDArray[np.int64], vocabulary: int) -> NDArray[np.int64]:
+    """previous * vocabulary + token; -1 at the first position, which has no previous."""
+    keys = np.full(tokens.shape, -1, np.int64)
+    keys[..., 1:] = tokens[..., :-1] * vocabulary + tokens[..., 1:]
+    return keys
+
+
+def token_layout(corpus: Corpus, minimum: int, most: int) -> TableLayout:
+    """Rows for tokens with at least `minimum` occurrences, at most `most` rows."""
+    counts = corpus.folder.read("vocabulary.parquet")["count"].to_numpy().copy()
+    counts[corpus.vocabulary[1]] = 0
+    chosen, rare, dropped = _frequent(counts, minimum, most)
+    return TableLayout(chosen, False, rare, dropped, len(counts))
+
+
+def context_layout(corpus: Corpus, minimum: int, most: int) -> TableLayout:
+    """Rows for pairs of neighbouring tokens with at least `minimum` occurrences."""
+    vocabulary = len(corpus.vocabulary[0])
+    pairs, counts = _count_pairs(corpus, vocabulary)
+    chosen, rare, dropped = _frequent(counts, minimum, most)
+    return TableLayout(pairs[chosen], True, rare, dropped, vocabulary)
+
+
+def _frequent(
+    counts: NDArray[np.int64], minimum: int, most: int
+) -> tuple[NDArray[np.int64], int, int]:
+    """Indices in order, the number below `minimum` and the number cut off by `most`."""
+    enough = np.flatnonzero(counts >= minimum)
+    rare = int(np.count_nonzero(counts)) - len(enough)
+    kept = enough[np.argsort(-counts[enough], kind="stable")[:most]]
+    return np.sort(kept), rare, len(enough) - len(kept)
+
+
+def _count_pairs(corpus: Corpus, vocabulary: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    special = corpus.vocabulary[1]
+    pairs, counts = np.array([], np.int64), np.array([], np.int64)
+    for first in range(0, len(corpus), 1 << 14):
+        keys = [
+            _pair_keys(corpus.token_ids(sequence).astype(np.int64), vocabulary)[1:]
+            for sequence in range(first, min(first + (1 << 14), len(corpus)))
+        ]
+        together = np.concatenate([pairs, *keys])
+        weights = np.concatenate([counts, np.ones(len(together) - len(pairs), np.int64)])
+        pairs, places = np.unique(together, return_inverse=True)
+        counts = np.bincount(places, weights, len(pairs)).astype(np.int64)
+    counts[special[pairs % vocabulary]] = 0
+    return pairs, counts
+
+
+class TokenTableAccumulator:
+    """Sums of activations per row and neuron."""
+
+    def __init__(self, layout: TableLayout, neurons: int) -> None:
+        self.layout = layout
+        self._sums = torch.zeros((layout.rows, neurons))
+        self._counts = np.zeros(layout.rows, np.int64)
+
+    def update(self, rows: NDArray[np.int64], activations: Tensor) -> None:
+        """Add `activations` (tokens, neurons) to the table's `rows` (tokens,)."""
+        self._sums.index_add_(0, torch.from_numpy(rows), activations)
+        self._counts += np.bincount(rows, minlength=len(self._counts))
+
+    def without(
+        self, neurons: slice, held_out: "HeldOut"
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Sums and counts (neurons, rows) less what `held_out` added to them."""
+        sums = self._sums[:, neurons].T.double().numpy()
+        rows = sums.shape[1]
+        cells = held_out.neuron * rows + held_out.row
+        own = np.bincount(cells, held_out.activation, sums.size).reshape(sums.shape)
+        times = np.bincount(cells, minlength=sums.size).reshape(sums.shape)
+        counts = self._counts[None, :] - times
+        return np.where(counts > 0, sums - own, 0.0), counts
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Every scored token of the neurons' own records that must not be in the table, once each."""
+
+    neuron: NDArray[np.int64]  # (cells,) within the shard
+    row: NDArray[np.int64]
+    activation: NDArray[np.float32]
+
+
+def best_rows(
+    counts: NDArray[np.int64],
+    means: NDArray[np.float64],
+    gains: NDArray[np.float64],
+    most: int,
+) -> NDArray[np.bool_]:
+    """The rows (neurons, rows) worth keeping, at most `most` of each neuron, never the pool.
+
+    Half of them have the highest `gains` (see token_gain), the others the highest `means`.
+    """
+    usable = counts > 0
+    usable[:, POOLED] = False
+    kept = np.zeros(counts.shape, bool)
+    for ranking, number in ((gains, most - most // 2), (means, most // 2)):
+        order = np.argsort(np.where(usable, -ranking, np.inf), axis=1, kind="stable")
+        np.put_along_axis(kept, order[:, :number], True, axis=1)
+    return kept & usable

@@ -1,0 +1,170 @@
+"""run.toml and flags, as frozen settings. An unknown key is an error that names the nearest one."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from neuron_explainer.errors import ConfigError
+from neuron_explainer.registry import unknown
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class SaeSettings:
+    """A sparse autoencoder over one of the subject's sites."""
+
+    site: str  # "blocks.6.hook_resid_post"
+    path: str  # a state dict in OpenAI's format
+    name: str | None = None  # default: the file's name
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectSettings:
+    """The model being explained."""
+
+    model: str = ""  # a folder or a hub id
+    name: str | None = None  # its folder under data/; default: the last part of `model`
+    device: str = "cpu"
+    dtype: str = "float32"
+    sae: tuple[SaeSettings, ...] = ()
+
+    @property
+    def folder_name(self) -> str:
+        """The subject's name in paths and neuron ids."""
+        return self.name or Path(self.model).name
+
+
+@dataclass(frozen=True, slots=True)
+class CollectSettings:
+    """What is collected, and how."""
+
+    corpus: str = ""
+    layers: str | None = None  # "0-3,5": these layers' MLP neurons
+    sites: tuple[str, ...] = ()  # by TransformerLens name
+    split_on: Literal["file", "blank-line", "line"] = "file"
+    text_field: str = "text"
+    excerpt_tokens: int = 64
+    minimum_tokens: int = 16
+    bos: Literal["prepend", "none"] = "prepend"
+    top: int = 20
+    random: int = 20
+    per_band: int = 4
+    activations: Literal["float16", "float32"] = "float16"
+    token_minimum: int = 5  # occurrences a token needs for a row of its own
+    kept_tokens: int = 100  # rows of the token table that are kept of each neuron
+    whole_table: bool = False  # keep them all: needed for the published lookup baseline
+    context_table: bool = False  # also rows for a token after a certain other
+    memory_mb: int = 1024  # for token tables and quantiles
+    batch: int = 32  # excerpts
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainSettings:
+    """Who explains, with which options."""
+
+    explainer: str = "token-lookup"
+    run: str | None = None  # default: subject and explainer
+    neurons: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateSettings:
+    """Who simulates."""
+
+    simulators: tuple[str, ...] = ("token-lookup", "constant", "shuffled")
+    test: bool = False  # also the test split, for a final report
+    seed: int = 0
+    concurrency: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSettings:
+    """What is scored."""
+
+    split: Literal["valid", "test"] = "valid"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that `neuron-explainer run` needs."""
+
+    subject: SubjectSettings
+    collect: CollectSettings = CollectSettings()
+    explain: ExplainSettings = ExplainSettings()
+    simulate: SimulateSettings = SimulateSettings()
+    score: ScoreSettings = ScoreSettings()
+
+
+def load(path: Path) -> Settings:
+    """The settings in a TOML file; paths in it are relative to the file. Raises ConfigError."""
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no configuration at {path}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no valid TOML: {error}") from error
+    return _anchored(build(Settings, content, str(path)), path.parent)
+
+
+def build(made: type[Made], content: object, where: str) -> Made:
+    """A settings dataclass from plain values, checked key by key. Raises ConfigError."""
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{where} must be a table of settings, not {content!r}")
+    hints = get_type_hints(made)
+    for key in content:
+        if key not in hints:
+            raise ConfigError(f"{where}: {unknown('setting', str(key), list(hints))}")
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in content.items()}
+    for needed in fields(made):  # type: ignore[arg-type]
+        if needed.name not in values and _required(needed):
+            raise ConfigError(f"{where}: '{needed.name}' is missing")
+    return made(**values)
+
+
+def _required(needed: Any) -> bool:
+    from dataclasses import MISSING
+
+    return needed.default is MISSING and needed.default_factory is MISSING
+
+
+def _value(hint: Any, value: object, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return build(hint, value, where)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(f"{where} is {value!r}; choose {' or '.join(map(str, arguments))}")
+    if origin in (Union, UnionType):
+        chosen = [argument for argument in arguments if argument is not type(None)]
+        return None if value is None else _value(chosen[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} must be a list, not {value!r}")
+        return tuple(_value(arguments[0], item, where) for item in value)
+    expected = dict if origin is not None else hint
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise ConfigError(f"{where} is {value!r}; it must be of type {expected.__name__}")
+    return value
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """Paths that exist relative to the file become so; others are hub ids."""
+
+    def anchor(text: str) -> str:
+        return str(folder / text) if (folder / text).exists() else text
+
+    subject = settings.subject
+    saes = tuple(replace(sae, path=anchor(sae.path)) for sae in subject.sae)
+    return replace(
+        settings,
+        subject=replace(subject, model=anchor(subject.model), sae=saes),
+        collect=replace(settings.collect, corpus=anchor(settings.collect.corpus)),
+    )

@@ -1,0 +1,34 @@
+"""Text templates from `prompts/`: a missing and an unused variable are both errors.
+
+A workspace's own `prompts/` goes before the one that ships with the package. A template is plain
+text with `{name}` where a variable goes; `{{` and `}}` are braces.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from string import Formatter
+
+from neuron_explainer import workspace
+from neuron_explainer.errors import PromptError
+
+
+def load(name: str, folder: Path | None = None) -> str:
+    """The template `prompts/<name>.txt`. Raises PromptError when there is none."""
+    for root in (folder, workspace.shipped() / "prompts"):
+        if root is not None and (root / f"{name}.txt").is_file():
+            return (root / f"{name}.txt").read_text("utf-8").removesuffix("\n")
+    raise PromptError(f"no template prompts/{name}.txt; restore it from the package")
+
+
+def render(name: str, variables: Mapping[str, str], folder: Path | None = None) -> str:
+    """The template with every variable in its place. Raises PromptError when they disagree."""
+    template = load(name, folder)
+    try:
+        wanted = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+    except ValueError as error:
+        raise PromptError(f"prompts/{name}.txt has a stray brace: write {{{{ or }}}}") from error
+    if missing := sorted(wanted - variables.keys()):
+        raise PromptError(f"prompts/{name}.txt asks for {{{missing[0]}}}, which nothing fills")
+    if unused := sorted(variables.keys() - wanted):
+        raise PromptError(f"prompts/{name}.txt leaves {{{unused[0]}}} out; put it somewhere")
+    return template.format_map(variables)

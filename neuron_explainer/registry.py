@@ -1,0 +1,74 @@
+"""What can be chosen by name: five tables of lazily imported classes, open to plugins.
+
+A package adds its own through the entry point group `neuron_explainer.<table>`, for example
+`neuron_explainer.explainers`, with the same value "module:Class".
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from neuron_explainer.errors import ConfigError
+
+Table = Literal["explainers", "simulators", "scorers", "subjects", "llms"]
+
+_BUILT_IN: Mapping[Table, Mapping[str, str]] = {
+    "explainers": {
+        "token-lookup": "neuron_explainer.explain.lookup:TokenLookup",
+        "token-lookup-context": "neuron_explainer.explain.lookup:ContextLookup",
+    },
+    "simulators": {
+        "token-lookup": "neuron_explainer.simulate.lookup:LookupSimulator",
+        "constant": "neuron_explainer.simulate.nulls:ConstantSimulator",
+        "shuffled": "neuron_explainer.simulate.nulls:ShuffledSimulator",
+    },
+    "scorers": {
+        "correlation": "neuron_explainer.score.correlation:correlation",
+        "explained-variance": "neuron_explainer.score.variance:explained_variance",
+        "explained-variance-uncentered": (
+            "neuron_explainer.score.variance:explained_variance_uncentered"
+        ),
+        "absolute-deviation-explained": (
+            "neuron_explainer.score.variance:absolute_deviation_explained"
+        ),
+    },
+    "subjects": {"huggingface": "neuron_explainer.subjects.huggingface:HuggingFaceSubject"},
+    "llms": {},
+}
+
+
+@cache
+def names(table: Table) -> Mapping[str, str]:
+    """Name → "module:attribute" of a table; a plugin cannot replace what is built in."""
+    plugins = {point.name: point.value for point in entry_points(group=f"neuron_explainer.{table}")}
+    return plugins | dict(_BUILT_IN[table])
+
+
+def resolve(table: Table, name: str) -> Any:
+    """The class or function behind `name`. Raises ConfigError that names the nearest one."""
+    known = names(table)
+    if name not in known:
+        raise ConfigError(unknown(f"{table[:-1]}", name, list(known)))
+    module, attribute = known[name].split(":")
+    return getattr(import_module(module), attribute)
+
+
+def make(table: Table, name: str, options: Mapping[str, Any]) -> Any:
+    """An instance of the class behind `name`, whose dataclass fields are its options."""
+    made = resolve(table, name)
+    known = [field.name for field in fields(made)] if is_dataclass(made) else []
+    for option in options:
+        if option not in known:
+            raise ConfigError(unknown(f"option of {name}", option, known))
+    return made(**options)
+
+
+def unknown(what: str, given: str, known: list[str]) -> str:
+    """A message for a name that is not known."""
+    near = get_close_matches(given, known, 1, 0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
+    return f"unknown {what} '{given}'; {hint}"

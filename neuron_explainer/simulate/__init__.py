@@ -1,0 +1,1 @@
+"""From hypotheses and text to predicted activations."""

@@ -1,0 +1,40 @@
+"""Simulators that know nothing: what a score must beat to mean something."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuron_explainer.records import Explanation, Simulation, Stimulus
+from neuron_explainer.simulate.lookup import LookupSimulator
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantSimulator:
+    """The same activation everywhere. Its correlation is undefined, which counts as 0."""
+
+    name = "constant"
+
+    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
+        """Every neuron's own explanation, which is not read."""
+        del seed
+        return {neuron: neuron for neuron in neurons}
+
+    async def simulate(
+        self, explanation: Explanation, stimuli: Sequence[Stimulus]
+    ) -> list[Simulation]:
+        """Ones."""
+        del explanation
+        return [Simulation(np.ones(len(stimulus.tokens), np.float32)) for stimulus in stimuli]
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledSimulator(LookupSimulator):
+    """The lookup with the explanation of another neuron of the same site, drawn by the seed."""
+
+    name = "shuffled"
+
+    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
+        """A random cycle through the neurons: none gets its own explanation if there are two."""
+        order = np.random.default_rng([seed, *neurons[:1]]).permutation(neurons)
+        return dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))

@@ -1,0 +1,1 @@
+"""Models being explained, and what reads activations out of them."""

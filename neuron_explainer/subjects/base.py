@@ -1,0 +1,54 @@
+"""What collect needs of a model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuron_explainer.records import BoolArray
+
+if TYPE_CHECKING:
+    import torch
+
+Observer = Callable[["torch.Tensor"], None]  # (batch, time, neurons)
+
+
+class Tokenizer(Protocol):
+    """Text to token ids, and token ids to bytes."""
+
+    @property
+    def vocabulary(self) -> tuple[bytes, ...]:
+        """The bytes that each token id stands for."""
+
+    @property
+    def special(self) -> BoolArray:
+        """Which token ids are control tokens, (vocabulary,)."""
+
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a sequence, where there is one."""
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Token ids of each text, without added special tokens."""
+
+
+class Subject(Protocol):
+    """A model whose sites can be read."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The subject's own."""
+
+    @property
+    def context(self) -> int:
+        """The longest sequence that it takes, in tokens."""
+
+    def sites(self) -> Mapping[str, int]:
+        """Every site and its number of neurons, in the order in which the model computes them."""
+
+    def observe(self, tokens: "torch.Tensor", observers: Mapping[str, Observer]) -> None:
+        """Run `tokens` (batch, time), padded on the right, up to the last site asked for.
+
+        Each observer gets its site's activations, which it must not change or keep.
+        """

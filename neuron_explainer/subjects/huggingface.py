@@ -1,0 +1,146 @@
+"""Any Hugging Face causal language model, read through forward hooks on its own modules."""
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from neuron_explainer.errors import SubjectError
+from neuron_explainer.subjects.base import Observer
+from neuron_explainer.subjects.tokenizer import HuggingFaceTokenizer
+
+Side = Literal["input", "output"]
+
+# TransformerLens name → side of a module of one GPT-2 block
+GPT2_SITES: dict[str, tuple[Side, str]] = {
+    "hook_resid_pre": ("input", ""),
+    "attn.hook_z": ("input", "attn.c_proj"),
+    "hook_attn_out": ("output", "attn"),
+    "hook_resid_mid": ("input", "ln_2"),
+    "mlp.hook_pre": ("output", "mlp.c_fc"),
+    "mlp.hook_post": ("input", "mlp.c_proj"),
+    "hook_mlp_out": ("output", "mlp"),
+    "hook_resid_post": ("output", ""),
+}
+_SITE = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<hook>.+)")
+
+
+class _Stop(Exception):
+    """Ends the forward pass once the last site was read: never seen outside this module."""
+
+
+class HuggingFaceSubject:
+    """A causal LM of the GPT-2 architecture in evaluation mode."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        self._model = model.eval()
+        config: Any = model.config
+        if config.model_type != "gpt2":
+            raise SubjectError(
+                f"the architecture '{config.model_type}' is not supported: "
+                "choose a model of the GPT-2 architecture (model_type 'gpt2')"
+            )
+        self._config = config
+        self.tokenizer = HuggingFaceTokenizer(tokenizer, config.vocab_size)
+
+    @classmethod
+    def load(cls, source: str, device: str = "cpu", dtype: str = "float32") -> "HuggingFaceSubject":
+        """From a folder or a hub id. Raises SubjectError when it cannot be loaded whole."""
+        import transformers
+        from safetensors import SafetensorError
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+                source, dtype=getattr(torch, dtype), output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            raise SubjectError(_cannot_load(source, error)) from error
+        absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+        if absent:
+            raise SubjectError(
+                f"{source} lacks the weights {absent[0]} ({len(absent)} in all): "
+                "its config.json and its weights do not belong together"
+            )
+        return cls(model.to(device), tokenizer)
+
+    @property
+    def layers(self) -> int:
+        """How many blocks the model has."""
+        return int(self._config.n_layer)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence that the model takes, in tokens."""
+        return int(self._config.n_positions)
+
+    @cached_property
+    def _widths(self) -> dict[str, int]:
+        width = int(self._config.n_embd)
+        inner = int(self._config.n_inner or 4 * width)
+        return {
+            hook: inner if hook in {"mlp.hook_pre", "mlp.hook_post"} else width
+            for hook in GPT2_SITES
+        }
+
+    def sites(self) -> Mapping[str, int]:
+        """Every site and its number of neurons, in the order in which the model computes them."""
+        return {
+            f"blocks.{layer}.{hook}": width
+            for layer in range(self.layers)
+            for hook, width in self._widths.items()
+        }
+
+    @torch.inference_mode()
+    def observe(self, tokens: Tensor, observers: Mapping[str, Observer]) -> None:
+        """Run `tokens` (batch, time), padded on the right, up to the last site in `observers`.
+
+        No attention mask is needed: a causal model never looks at the padding behind a token.
+        """
+        order = [site for site in self.sites() if site in observers]
+        trunk: Any = self._model.base_model
+        with ExitStack() as stack:
+            for site in order:
+                last = site == order[-1]
+                handle = self._hook(site, _reader(observers[site], last))
+                stack.callback(handle.remove)
+            try:
+                trunk(tokens.to(trunk.device), use_cache=False)
+            except _Stop:
+                pass
+
+    def _hook(self, site: str, read: Callable[[Any], None]) -> Any:
+        match = _SITE.fullmatch(site)
+        assert match is not None, site
+        side, path = GPT2_SITES[match["hook"]]
+        block: nn.Module = self._model.base_model.h[int(match["layer"])]  # type: ignore[union-attr,index,operator,assignment]
+        module = block.get_submodule(path)
+        if side == "input":
+            return module.register_forward_pre_hook(lambda _, inputs: read(inputs[0]))
+        return module.register_forward_hook(lambda _, __, output: read(output))
+
+
+def _reader(observer: Observer, last: bool) -> Callable[[Any], None]:
+    def read(value: Any) -> None:
+        observer(value[0] if isinstance(value, tuple) else value)
+        if last:
+            raise _Stop
+
+    return read
+
+
+def _cannot_load(source: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if Path(source).exists():
+        return f"the model in {source} cannot be loaded: {reason}"
+    return (
+        f"no model at {source}: it is no folder here and the hub did not give it ({reason}); "
+        "name a folder with config.json, model.safetensors and tokenizer.json"
+    )
