@@ -1,10 +1,11 @@
 """The seeded grammar of the embedded example: documents of many registers, all of our own making.
 
 A **rule** is a name with alternatives, each a **template**: text with tags such as `{job}`. Rules
-come from `tiny_words.toml` (one word an alternative), `tiny_templates.toml` (sentences and whole
-documents), `tiny_registers.py` and `tiny_tables.py` (what is computed: dates, sums, tables, rhymes,
-code). The tag `{name=rule*low-high.form.form}` expands `rule`, perhaps several times, gives the
-result the forms named, and remembers it under `name`, so that a document keeps to one person.
+come from `tiny_words.toml` (one word an alternative), from `tiny_rules_*.toml` (sentences), from
+`tiny_registers.py` and `tiny_tables.py` (what is computed: dates, sums, tables, rhymes, code).
+Whole documents are templates too, in `tiny_documents.toml`, by register. The tag
+`{name=rule*low-high.form.form}` expands `rule`, perhaps several times, gives the result the forms
+named, and remembers it under `name`, so that a document keeps speaking of one person.
 """
 
 import random
@@ -23,6 +24,7 @@ TAG = re.compile(
 )
 HERE = Path(__file__).parent
 COMPUTED = tiny_registers.COMPUTED | tiny_tables.TABLES
+Rules = dict[str, list[str]]
 # Above 1, earlier alternatives of a word list are drawn more often, as words are in real text.
 SKEW = 1.5
 
@@ -38,23 +40,27 @@ class Document:
 class Grammar:
     """The rules, the irregular forms, and the registers with their share of documents."""
 
-    def __init__(self, words: dict[str, str], templates: dict[str, dict[str, list[str]]]) -> None:
-        """Take the two TOML files as parsed."""
-        past = [entry.split(":") for entry in words.pop("past").split()]
+    def __init__(self, words: dict[str, str], sentences: Rules, registers: Rules) -> None:
+        """Take the files as parsed."""
+        past = [entry.split(":") for entry in words["past"].split()]
         self.past = {base: form for base, form, _ in past}
         self.participle = {base: form for base, _, form in past}
-        self.plural = dict(spaced(entry).split(":") for entry in words.pop("plural").split())
+        self.plural = dict(entry.split(":") for entry in words["plural"].split())
         self.words = {name: [spaced(word) for word in text.split()] for name, text in words.items()}
-        self.sentences = templates["rules"]
-        self.registers = templates["registers"]
+        self.sentences = sentences
+        self.registers = registers
         self.girls = frozenset(self.words["girl"])
-        self.women = frozenset(words["woman"].split())
+        self.women = frozenset(self.words["woman"])
 
     @classmethod
     def load(cls, folder: Path = HERE) -> "Grammar":
-        """Read the two files beside this one."""
+        """Read the files beside this one."""
+        sentences: Rules = {}
+        for path in sorted(folder.glob("tiny_rules_*.toml")):
+            sentences |= tomllib.loads(path.read_text("utf-8"))
+        documents = tomllib.loads((folder / "tiny_documents.toml").read_text("utf-8"))
         words = tomllib.loads((folder / "tiny_words.toml").read_text("utf-8"))
-        return cls(words, tomllib.loads((folder / "tiny_templates.toml").read_text("utf-8")))
+        return cls(words, sentences, documents["registers"])
 
 
 def spaced(word: str) -> str:

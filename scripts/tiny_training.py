@@ -26,7 +26,7 @@ SITE_BLOCK = 2
 class Recipe:
     """The sizes and rates of a training run."""
 
-    steps: int = 5000
+    steps: int = 4500
     batch_tokens: int = 4096
     peak_rate: float = 3e-3
     warm_up: int = 100
