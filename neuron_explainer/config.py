@@ -2,10 +2,10 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from neuron_explainer.errors import ConfigError
 from neuron_explainer.registry import unknown
@@ -129,15 +129,13 @@ def build(made: type[Made], content: object, where: str) -> Made:
 
 
 def _required(needed: Any) -> bool:
-    from dataclasses import MISSING
-
     return needed.default is MISSING and needed.default_factory is MISSING
 
 
 def _value(hint: Any, value: object, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
-        return build(hint, value, where)
+        return build(cast(type, hint), value, where)
     if origin is Literal:
         if value in arguments:
             return value

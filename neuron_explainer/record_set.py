@@ -1,13 +1,13 @@
 """A record set on disk, as collect or import wrote it: `data/<subject>/<site>/` and its corpus."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from neuron_explainer.errors import DataError, SubjectError
@@ -17,9 +17,13 @@ from neuron_explainer.records import (
     NeuronRecord,
     Record,
     Statistics,
+    Stimulus,
     TokenRow,
 )
 from neuron_explainer.store import Folder, Shard
+
+TABLES = ("records", "neurons", "tokens")
+_REMEMBERED_SEQUENCES = 1 << 14
 
 
 class Corpus:
@@ -70,17 +74,26 @@ class Corpus:
         parts = [np.diff(chunk.offsets.to_numpy()) for chunk in self._chunks[1]]
         return np.concatenate(parts) if parts else np.array([], np.int32)
 
+    def stimulus(self, sequence: int) -> Stimulus:
+        """The tokens of one sequence, and which of them count."""
+        return self._stimulus(sequence)
+
+    @cached_property
+    def _stimulus(self) -> Callable[[int], Stimulus]:
+        @lru_cache(maxsize=_REMEMBERED_SEQUENCES)
+        def make(sequence: int) -> Stimulus:
+            ids = self.token_ids(sequence)
+            names = self.vocabulary[0]
+            return Stimulus(tuple(names[token] for token in ids), self.scored(ids))
+
+        return make
+
     def scored(self, token_ids: NDArray[np.int32]) -> BoolArray:
         """Which positions count: not the first one (unless imported), no special token."""
         scored = ~self.vocabulary[1][token_ids]
         if self.excludes_first and len(scored):
             scored[0] = False
         return scored
-
-    def tokens(self, token_ids: Iterable[int]) -> tuple[bytes, ...]:
-        """The bytes of some tokens."""
-        names = self.vocabulary[0]
-        return tuple(names[token] for token in token_ids)
 
 
 @dataclass(frozen=True)
@@ -127,19 +140,21 @@ class RecordSet:
         self.check(index)
         rows = {
             name: self.folder.read_neuron(name, index)
-            for name in ("records", "neurons", "tokens")
+            for name in TABLES
             if self.folder.shards(name)
         }
         return self._assemble(index, rows)
 
-    def shard(self, shard: Shard) -> Iterator[NeuronRecord]:
-        """The neurons of `shard`, in order."""
-        tables = {name: _Grouped(self.folder, name) for name in ("records", "neurons", "tokens")}
+    def shard(
+        self, shard: Shard, tables: Sequence[str] = TABLES, splits: Sequence[str] | None = None
+    ) -> Iterator[NeuronRecord]:
+        """The neurons of `shard`, in order; of their records only those in `splits`, if given."""
+        grouped = {name: _Grouped(self.folder, name, splits) for name in tables}
         for index in range(shard.start, shard.stop):
-            yield self._assemble(index, {name: table[index] for name, table in tables.items()})
+            yield self._assemble(index, {name: table[index] for name, table in grouped.items()})
 
     def _assemble(self, index: int, rows: dict[str, pa.Table | None]) -> NeuronRecord:
-        records, neurons, tokens = (rows.get(name) for name in ("records", "neurons", "tokens"))
+        records, neurons, tokens = (rows.get(name) for name in TABLES)
         statistics = neurons.to_pylist()[0] if neurons is not None and len(neurons) else None
         return NeuronRecord(
             NeuronId(self.subject, self.site, index),
@@ -152,11 +167,11 @@ class RecordSet:
         columns = {name: table[name].to_pylist() for name in ("kind", "split", "sequence", "band")}
         offsets, values = list_column(table["activations"])
         for row, sequence in enumerate(columns["sequence"]):
-            ids = self.corpus.token_ids(sequence)
+            stimulus = self.corpus.stimulus(sequence)
             yield Record(
-                self.corpus.tokens(ids),
+                stimulus.tokens,
                 values[offsets[row] : offsets[row + 1]],
-                self.corpus.scored(ids),
+                stimulus.scored,
                 columns["kind"][row],
                 columns["split"][row],
                 sequence,
@@ -171,11 +186,23 @@ class RecordSet:
             yield TokenRow(before, None if token is None else names[token], activation, count)
 
 
+def collected_sites(data: Path, subject: str) -> dict[str, int]:
+    """The complete record sets of a subject: site → number of neurons, in order of layer."""
+    root = data / subject
+    found = {}
+    for manifest in root.glob("blocks.*/**/manifest.json"):
+        record_set = RecordSet(data, subject, manifest.parent.relative_to(root).as_posix())
+        if record_set.folder.complete:
+            found[record_set.site] = record_set.width
+    return dict(sorted(found.items(), key=lambda item: (int(item[0].split(".")[1]), item[0])))
+
+
 class _Grouped:
     """Rows by neuron of one table, one shard in memory at a time."""
 
-    def __init__(self, folder: Folder, name: str) -> None:
+    def __init__(self, folder: Folder, name: str, splits: Sequence[str] | None) -> None:
         self.folder = folder
+        self.splits = splits if name == "records" else None
         self.shards = folder.shards(name)
         self.current: tuple[Shard, pa.Table, NDArray[np.int64]] | None = None
 
@@ -191,17 +218,22 @@ class _Grouped:
     def _load(self, neuron: int) -> tuple[Shard, pa.Table, NDArray[np.int64]] | None:
         for shard, file in self.shards:
             if neuron in shard:
-                table = self.folder.read(file).combine_chunks()
+                table = self.folder.read(file)
+                if self.splits is not None:
+                    table = table.filter(pc.is_in(table["split"], pa.array(self.splits)))
+                table = table.combine_chunks()
                 bounds = np.arange(shard.start, shard.stop + 1)
                 return shard, table, np.searchsorted(table["neuron"].to_numpy(), bounds)
         return None
 
 
-def list_column(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def list_column(
+    column: pa.ChunkedArray | pa.ListArray,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Offsets (rows + 1,) and flat values of a list column; null elements become NaN."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks else pa.array([], column.type)
+    array = column
+    if isinstance(column, pa.ChunkedArray):
+        array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     offsets = array.offsets.to_numpy()
     values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
     flat = values.to_numpy(zero_copy_only=False)
@@ -212,12 +244,5 @@ def list_column(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.
 
 def _statistics(row: dict[str, object]) -> Statistics:
     fields = {name: row[name] for name in Statistics.__slots__ if name != "histogram"}
-    return Statistics(**fields, histogram=np.array(row["histogram"], np.int64))  # type: ignore[arg-type]
-
-
-def read_parquet(path: Path, rebuild: str) -> pa.Table:
-    """A single-file table outside any shard. Raises DataError when missing or damaged."""
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is missing or damaged; run {rebuild}") from error
+    histogram = np.array(row["histogram"] or [], np.int64)  # null where imported
+    return Statistics(**fields, histogram=histogram)  # type: ignore[arg-type]

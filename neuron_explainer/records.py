@@ -30,6 +30,7 @@ Kind = Literal["top", "random", "quantile"]
 Split = Literal["train", "calibration", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "valid", "test")
 
+_SHORT = re.compile(r"^([^/]+(?:/[^/]+)?)/(\d+)/(\d+)$")
 _NEURON = re.compile(r"(?P<subject>.+?)/(?P<site>blocks\.\d+\..+)/(?P<index>\d+)")
 
 
@@ -46,8 +47,8 @@ class NeuronId:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The inverse of `str`. Raises ConfigError when `text` has another shape."""
-        match = _NEURON.fullmatch(text)
+        """The inverse of `str`, and `gpt2/6/123` for layer 6's MLP neurons. Raises ConfigError."""
+        match = _NEURON.fullmatch(_SHORT.sub(r"\1/blocks.\2.mlp.hook_post/\3", text))
         if match is None:
             raise ConfigError(
                 f"'{text}' is not a neuron: write SUBJECT/SITE/INDEX, "

@@ -5,7 +5,7 @@ A package adds its own through the entry point group `neuron_explainer.<table>`,
 """
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -65,6 +65,11 @@ def make(table: Table, name: str, options: Mapping[str, Any]) -> Any:
         if option not in known:
             raise ConfigError(unknown(f"option of {name}", option, known))
     return made(**options)
+
+
+def options_of(made: object) -> dict[str, Any]:
+    """The options that an instance was made with, for a manifest."""
+    return asdict(made) if is_dataclass(made) and not isinstance(made, type) else {}
 
 
 def unknown(what: str, given: str, known: list[str]) -> str:

@@ -195,6 +195,12 @@ class Folder:
         """Whether the stage that writes this folder has finished."""
         return self.exists and bool(self.manifest().get("complete"))
 
+    def digest(self) -> str:
+        """What the folder holds: a hash over its configuration and the hashes of its shards."""
+        manifest = self.manifest()
+        content = {"config": manifest["config"], "shards": manifest["shards"]}
+        return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
     def has(self, *files: str) -> bool:
         """Whether all of these shards are finished."""
         if not self.exists:

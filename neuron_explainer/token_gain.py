@@ -12,8 +12,11 @@ _RECORD_WEIGHT = 0.2
 
 def mixture(corpus: Floats, records: Floats) -> Floats:
     """Shares of tokens in corpus and train records together, from their counts (…, rows)."""
-    parts = [counts / np.maximum(1.0, counts.sum(-1, keepdims=True)) for counts in (corpus, records)]
-    return (1 - _RECORD_WEIGHT) * parts[0] + _RECORD_WEIGHT * parts[1]
+    parts = [
+        counts / np.maximum(1.0, counts.sum(-1, keepdims=True)) for counts in (corpus, records)
+    ]
+    mixed: Floats = (1 - _RECORD_WEIGHT) * parts[0] + _RECORD_WEIGHT * parts[1]
+    return mixed
 
 
 def variance_gain(shares: Floats, means: Floats, baseline: Floats) -> Floats:

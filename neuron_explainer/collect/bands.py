@@ -126,5 +126,3 @@ def _widened(ordered: Tensor, band: tuple[float, float]) -> tuple[Tensor, Tensor
         else:
             bounds.append(torch.full((len(ordered),), sign * torch.inf))
     return bounds[0], bounds[1]
-
-

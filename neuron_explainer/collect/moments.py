@@ -47,8 +47,9 @@ class MomentAccumulator:
         if self._shift is None:
             self._shift = rows.mean(0)
         self.tokens += len(rows)
-        for chunk in rows.split(max(1, _CHUNK_ELEMENTS // rows.shape[1])):
-            self._add(chunk, self._shift)
+        step = max(1, _CHUNK_ELEMENTS // rows.shape[1])
+        for first in range(0, len(rows), step):
+            self._add(rows[first : first + step], self._shift)
 
     def _add(self, rows: Tensor, shift: Tensor) -> None:
         first = rows - shift
@@ -66,7 +67,8 @@ class MomentAccumulator:
         shift = np.zeros(sums.shape[1]) if self._shift is None else self._shift.double().numpy()
         histogram = self._histogram.view(-1, _BINS + 1).numpy().copy()
         density = 1.0 - histogram[:, 0] / max(1, self.tokens)
-        return Moments(self.tokens, *_central(shift, *sums), density, histogram)
+        mean, variance, skewness, kurtosis = _central(shift, *sums)
+        return Moments(self.tokens, mean, variance, skewness, kurtosis, density, histogram)
 
 
 def _bins(rows: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Reservoir:
         self.maxima = torch.zeros((neurons, capacity))
 
     def update(self, keys: Tensor, maxima: Tensor, activations: Tensor) -> None:
-        """Offer a batch: `keys` and `maxima` (neurons, batch), `activations` (batch, time, neurons).
+        """Offer a batch: `keys`, `maxima` (neurons, batch), `activations` (batch, time, neurons).
 
         An excerpt whose key is EMPTY is not taken.
         """

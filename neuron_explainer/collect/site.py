@@ -79,5 +79,3 @@ def _scored_rows(values: Tensor, scored: NDArray[np.bool_]) -> Tensor:
     if len(places) and places[-1] - places[0] + 1 == len(places):
         return values[places[0] : places[-1] + 1]
     return values[torch.from_numpy(places)]
-
-

@@ -1,6 +1,6 @@
 """The collect stage: one pass of a subject over a corpus, all sites at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuron_explainer.collect import sites as site_choice
 from neuron_explainer.collect.corpus import CorpusSource
-from neuron_explainer.collect.excerpts import ExcerptRule, batches, write_corpus
+from neuron_explainer.collect.excerpts import Batch, ExcerptRule, batches, write_corpus
 from neuron_explainer.collect.site import SiteCollector, Sizes
 from neuron_explainer.collect.tables import SiteTables
 from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
@@ -126,15 +126,13 @@ def _corpus(
     return corpus
 
 
-def _counted(source: CorpusSource, advance: Callable[[int], None]) -> Any:
+def _counted(source: CorpusSource, advance: Callable[[int], None]) -> Iterator[str]:
     for document in source.documents():
         yield document
         advance(1)
 
 
-def _config(
-    subject: SubjectSettings, settings: CollectSettings, corpus: Corpus
-) -> dict[str, Any]:
+def _config(subject: SubjectSettings, settings: CollectSettings, corpus: Corpus) -> dict[str, Any]:
     """What makes record sets differ: not where things lie, nor how large the batches are."""
     about = asdict(settings)
     for key in ("corpus", "layers", "sites", "split_on", "text_field", "batch", "memory_mb"):
@@ -200,7 +198,7 @@ def _stream(
     return collectors
 
 
-def _updating(collector: SiteCollector, batch: Any) -> Observer:
+def _updating(collector: SiteCollector, batch: Batch) -> Observer:
     def observe(activations: Tensor) -> None:
         collector.update(batch, activations)
 
@@ -214,11 +212,10 @@ def _write(
     settings: CollectSettings,
     progress: Progress,
 ) -> None:
-    kept = 0 if settings.whole_table else settings.kept_tokens
     shards = {site: shards_of(collector.neurons) for site, collector in collectors.items()}
     with progress("write", sum(map(len, shards.values())), "shards") as advance:
         for site in list(collectors):
-            tables = SiteTables(collectors.pop(site), corpus, kept, settings.activations)
+            tables = SiteTables(collectors.pop(site), corpus, settings)
             for shard in shards[site]:
                 made = tables.shard(shard)
                 folders[site].write({shard.file(name): table for name, table in made.items()})

@@ -19,6 +19,7 @@ from neuron_explainer.collect.token_table import (
     TokenTableAccumulator,
     best_rows,
 )
+from neuron_explainer.config import CollectSettings
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.record_set import Corpus
 from neuron_explainer.splits import assign_splits
@@ -44,15 +45,14 @@ class _Rows:
 class SiteTables:
     """The tables of one site, made from a collector that has seen the whole corpus."""
 
-    def __init__(
-        self, collector: SiteCollector, corpus: Corpus, kept_tokens: int, dtype: str
-    ) -> None:
+    def __init__(self, collector: SiteCollector, corpus: Corpus, settings: CollectSettings) -> None:
         collector.top.sort()
         collector.random.sort()
         self._collector = collector
         self._corpus = corpus
-        self._kept_tokens = kept_tokens
-        self._dtype = dtype
+        self._kept_tokens = settings.kept_tokens
+        self._whole_table = settings.whole_table
+        self._dtype = settings.activations
         self._bands = collector.bands.result(collector.top, collector.seed + BAND_SEED)
         self._moments = collector.moments.result()
 
@@ -84,7 +84,8 @@ class SiteTables:
             1,
         )
         present = keys != EMPTY
-        counts = [int(part[0].sum()) for part in present.split([*layout.sizes], 1)[:2]]
+        top, random, _ = layout.sizes
+        counts = int(present[0, :top].sum()), int(present[0, top : top + random].sum())
         neuron, place = (index.numpy() for index in torch.nonzero(present, as_tuple=True))
         return _Rows(
             (neuron + neurons.start).astype(np.int32),
@@ -113,7 +114,7 @@ class SiteTables:
             shown = cells.token_counts(rows.split == "train", sums.shape)
             gains = variance_gain(mixture(counts.astype(np.float64), shown), means, baseline)
             kept = counts > 0
-            if self._kept_tokens:
+            if table.layout.pairs or not self._whole_table:
                 kept = best_rows(counts, means, gains, self._kept_tokens)
             parts.append(_token_rows(neurons, table, sums, counts, kept))
         return pa.concat_tables(parts).sort_by([("neuron", "ascending")])
@@ -218,9 +219,7 @@ def _token_rows(
     means = (total / np.maximum(count, 1)).astype(np.float32)
     nothing = pa.nulls(len(indices), pa.int32())
     others = [pa.array(indices), nothing, nothing, pa.array(means), pa.array(count, pa.int32())]
-    return pa.concat_tables(
-        [pa.table(columns, schema=schemas.TOKENS) for columns in (own, others)]
-    )
+    return pa.concat_tables([pa.table(columns, schema=schemas.TOKENS) for columns in (own, others)])
 
 
 def _record_table(rows: _Rows, lengths: NDArray[np.int32], dtype: str) -> pa.Table:
@@ -271,5 +270,3 @@ def _neuron_table(
 def _lists(matrix: NDArray[np.float64] | NDArray[np.int64]) -> pa.ListArray:
     offsets = np.arange(0, matrix.size + 1, matrix.shape[1]).astype(np.int32)
     return pa.ListArray.from_arrays(offsets, matrix.reshape(-1))
-
-

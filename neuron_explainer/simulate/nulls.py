@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuron_explainer import registry
 from neuron_explainer.records import Explanation, Simulation, Stimulus
-from neuron_explainer.simulate.lookup import LookupSimulator
+from neuron_explainer.simulate.base import Simulator
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,10 @@ class ConstantSimulator:
 
 
 @dataclass(frozen=True, slots=True)
-class ShuffledSimulator(LookupSimulator):
-    """The lookup with the explanation of another neuron of the same site, drawn by the seed."""
+class ShuffledSimulator:
+    """Another simulator, given the explanation of another neuron of the same site."""
+
+    of: str = "token-lookup"
 
     name = "shuffled"
 
@@ -38,3 +41,10 @@ class ShuffledSimulator(LookupSimulator):
         """A random cycle through the neurons: none gets its own explanation if there are two."""
         order = np.random.default_rng([seed, *neurons[:1]]).permutation(neurons)
         return dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+
+    async def simulate(
+        self, explanation: Explanation, stimuli: Sequence[Stimulus]
+    ) -> list[Simulation]:
+        """As the other simulator does."""
+        other: Simulator = registry.make("simulators", self.of, {})
+        return await other.simulate(explanation, stimuli)

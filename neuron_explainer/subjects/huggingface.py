@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -54,13 +54,15 @@ class HuggingFaceSubject:
         import transformers
         from safetensors import SafetensorError
 
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
+        logging: Any = transformers.utils.logging
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 source, dtype=getattr(torch, dtype), output_loading_info=True
             )
+            model, info = loaded
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise SubjectError(_cannot_load(source, error)) from error
         absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
@@ -111,16 +113,15 @@ class HuggingFaceSubject:
                 last = site == order[-1]
                 handle = self._hook(site, _reader(observers[site], last))
                 stack.callback(handle.remove)
-            try:
+            with suppress(_Stop):
                 trunk(tokens.to(trunk.device), use_cache=False)
-            except _Stop:
-                pass
 
     def _hook(self, site: str, read: Callable[[Any], None]) -> Any:
         match = _SITE.fullmatch(site)
         assert match is not None, site
         side, path = GPT2_SITES[match["hook"]]
-        block: nn.Module = self._model.base_model.h[int(match["layer"])]  # type: ignore[union-attr,index,operator,assignment]
+        trunk: Any = self._model.base_model
+        block: nn.Module = trunk.h[int(match["layer"])]
         module = block.get_submodule(path)
         if side == "input":
             return module.register_forward_pre_hook(lambda _, inputs: read(inputs[0]))

@@ -1,0 +1,1 @@
+"""Published formats of other projects, in and out."""

@@ -1,0 +1,155 @@
+"""Explanations and simulations on disk, and the tables they are read from and written to."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from neuron_explainer import schemas
+from neuron_explainer.errors import DataError
+from neuron_explainer.records import (
+    Explanation,
+    NeuronId,
+    Record,
+    Simulation,
+    TokenTable,
+)
+from neuron_explainer.store import Folder
+from neuron_explainer.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of explanations: `explanations/<name>/`."""
+
+    workspace: Workspace
+    name: str
+
+    @property
+    def folder(self) -> Folder:
+        """Where its explanations are."""
+        return Folder(
+            self.workspace.explanations / self.name, f"neuron-explainer explain --run {self.name}"
+        )
+
+    @property
+    def subject(self) -> str:
+        """The name of the record sets that it explains."""
+        return str(self.folder.manifest()["config"]["subject"])
+
+    def sites(self) -> list[str]:
+        """The sites with explanations, in order."""
+        names = {file.rpartition("/")[0] for file in self.folder.manifest()["shards"]}
+        return sorted(names, key=lambda site: (int(site.split(".")[1]), site))
+
+    def simulations(self, simulator: str) -> Folder:
+        """Where one simulator's simulations and scores are."""
+        return Folder(
+            self.workspace.scoring / self.name / simulator,
+            f"neuron-explainer simulate {self.name} --simulator {simulator}",
+        )
+
+    def simulators(self) -> list[str]:
+        """The simulators that have been run on it."""
+        root = self.workspace.scoring / self.name
+        return sorted(path.parent.name for path in root.glob("*/manifest.json"))
+
+    def require(self) -> None:
+        """Raises DataError when there is no such run, and names those that there are."""
+        if not self.folder.exists:
+            known = sorted(path.parent.name for path in self.folder.path.parent.glob("*/*.json"))
+            raise DataError(
+                f"there is no run '{self.name}' in {self.workspace.explanations}; "
+                f"there are: {', '.join(known) or 'none'}"
+            )
+
+    def explanations(self, site: str, file: str) -> dict[int, Explanation]:
+        """One shard's explanations by neuron."""
+        table = self.folder.read(file)
+        return {
+            explanation.neuron.index: explanation
+            for explanation in _explanations(table, self.subject, site)
+        }
+
+    def explanation(self, neuron: NeuronId) -> Explanation | None:
+        """One neuron's explanation, where there is one."""
+        name = f"{neuron.site}/explanations"
+        if not any(neuron.index in shard for shard, _ in self.folder.shards(name)):
+            return None
+        table = self.folder.read_neuron(name, neuron.index)
+        return next(_explanations(table, neuron.subject, neuron.site), None)
+
+
+def explanation_table(explanations: Sequence[Explanation]) -> pa.Table:
+    """Explanations as they are stored, sorted by neuron."""
+    rows: list[dict[str, Any]] = []
+    for explanation in explanations:
+        table = explanation.table
+        rows.append(
+            {
+                "neuron": explanation.neuron.index,
+                "explainer": explanation.explainer,
+                "text": explanation.text,
+                "table_previous": table.previous if table else None,
+                "table_token": table.tokens if table else None,
+                "table_activation": table.activations if table else None,
+                "table_share": table.shares if table else None,
+                "table_otherwise": table.otherwise if table else None,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=schemas.EXPLANATIONS)
+
+
+def _explanations(table: pa.Table, subject: str, site: str) -> Iterator[Explanation]:
+    for row in table.to_pylist():
+        found = None
+        if row["table_token"] is not None:
+            found = TokenTable(
+                tuple(row["table_previous"]),
+                tuple(row["table_token"]),
+                tuple(row["table_activation"]),
+                tuple(row["table_share"]),
+                row["table_otherwise"],
+            )
+        neuron = NeuronId(subject, site, row["neuron"])
+        yield Explanation(neuron, row["explainer"], row["text"], found)
+
+
+def simulation_table(
+    neurons: Sequence[int],
+    records: Sequence[Sequence[Record]],
+    simulations: Sequence[Sequence[Simulation]],
+) -> pa.Table:
+    """Simulations as they are stored: one row a record, in the records' order."""
+    rows = [
+        (neuron, rank, record, simulation)
+        for neuron, of_neuron, made in zip(neurons, records, simulations, strict=True)
+        for rank, (record, simulation) in enumerate(zip(of_neuron, made, strict=True))
+    ]
+    lengths = [len(simulation.activations) for _, _, _, simulation in rows]
+    values = np.concatenate(
+        [np.array([], np.float32), *(simulation.activations for _, _, _, simulation in rows)]
+    ).astype(np.float32)
+    offsets = np.cumsum([0, *lengths]).astype(np.int32)
+    columns = [
+        pa.array([neuron for neuron, _, _, _ in rows], pa.int32()),
+        pa.array([record.kind for _, _, record, _ in rows], pa.string()),
+        pa.array([rank for _, rank, _, _ in rows], pa.int16()),
+        pa.array([record.split for _, _, record, _ in rows], pa.string()),
+        pa.array([record.sequence for _, _, record, _ in rows], pa.int32()),
+        pa.ListArray.from_arrays(offsets, pa.array(values, mask=np.isnan(values))),
+    ]
+    return pa.table(columns, schema=schemas.SIMULATIONS)
+
+
+def all_runs(workspace: Workspace) -> list[Run]:
+    """Every run of a workspace, by name."""
+    paths = sorted(workspace.explanations.glob("*/manifest.json"))
+    return [Run(workspace, path.parent.name) for path in paths]
+
+
+def runs_of(workspace: Workspace, subject: str) -> list[Run]:
+    """The runs that explain `subject`."""
+    return [run for run in all_runs(workspace) if run.subject == subject]

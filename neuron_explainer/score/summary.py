@@ -1,0 +1,131 @@
+"""What a run's scores come to, layer by layer, beside its baselines and nulls."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from neuron_explainer.config import ScoreSettings
+from neuron_explainer.runs import Run, all_runs
+from neuron_explainer.score.stage import CHOICES, SiteScores, read_scores
+from neuron_explainer.score.statistics import Summary, summarise
+
+WHOLE_TABLE = {"explainer": "token-lookup", "table_size": "all"}
+WHOLE_TABLE_LABEL = "whole token table"
+NULLS = ("constant", "shuffled")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: one run and simulator on one site."""
+
+    site: str
+    run: str
+    simulator: str
+    label: str
+    correlation: Mapping[str, Summary]  # by choice of records
+    others: Mapping[str, Summary]  # every other score
+
+
+def rows_of(run: Run, settings: ScoreSettings) -> list[Row]:
+    """A row for every simulator that has been scored, and for the whole-table reference."""
+    rows = []
+    for source, label in [(run, ""), *((other, WHOLE_TABLE_LABEL) for other in references(run))]:
+        for simulator in source.simulators():
+            if label and simulator != "token-lookup":
+                continue
+            folder = source.simulations(simulator)
+            for site in run.sites():
+                if folder.shards(f"{site}/scores"):
+                    scores = read_scores(folder, site, settings)
+                    rows.append(_row(scores, source.name, simulator, label or simulator, settings))
+    order = {site: place for place, site in enumerate(run.sites())}
+    return sorted(rows, key=lambda row: (order[row.site], _rank(row)))
+
+
+def _rank(row: Row) -> int:
+    last = (WHOLE_TABLE_LABEL, *NULLS)
+    return 1 + last.index(row.label) if row.label in last else 0
+
+
+def _is_whole_table(run: Run) -> bool:
+    config = run.folder.manifest()["config"]
+    return all(config.get(key) == value for key, value in WHOLE_TABLE.items())
+
+
+def references(run: Run) -> list[Run]:
+    """The runs that explain the same record sets by their whole token tables."""
+    mine = run.folder.manifest().get("inputs", {}).items()
+    return [
+        other
+        for other in all_runs(run.workspace)
+        if other.name != run.name
+        and _is_whole_table(other)
+        and other.folder.manifest().get("inputs", {}).items() >= mine
+    ]
+
+
+def _row(scores: SiteScores, run: str, simulator: str, label: str, settings: ScoreSettings) -> Row:
+    summaries = {name: summarise(figure, settings.seed) for name, figure in scores.scores.items()}
+    correlations: dict[str, Summary] = {
+        choice: summaries.pop(f"correlation_{choice}") for choice in CHOICES
+    }
+    return Row(scores.site, run, simulator, label, correlations, summaries)
+
+
+def cells(row: Row) -> dict[str, object]:
+    """A row as the terminal shows it."""
+    main, random = (row.correlation[choice] for choice in CHOICES)
+    shares = {str(limit): _percent(share) for limit, share in main.share_above.items()}
+    return {
+        "site": row.site,
+        "label": row.label,
+        "null": row.label in NULLS,
+        "n": f"{main.n:,}",
+        "mean": _with_interval(main),
+        "median": _figure(main.median),
+        "undefined": _percent(main.undefined_share),
+        "random": _with_interval(random),
+        **shares,
+    }
+
+
+def _with_interval(summary: Summary) -> str:
+    if summary.mean is None:
+        return "undefined"
+    if summary.interval is None:
+        return f"{summary.mean:.3f}"
+    return f"{summary.mean:.3f} [{summary.interval.low:.3f}, {summary.interval.high:.3f}]"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
+
+
+def as_json(row: Row) -> dict[str, object]:
+    """A row for programs, with every score."""
+    summaries = {f"correlation_{choice}": made for choice, made in row.correlation.items()}
+    about = {"site": row.site, "run": row.run, "simulator": row.simulator, "label": row.label}
+    scores = {name: asdict(made) for name, made in (summaries | dict(row.others)).items()}
+    return {**about, "scores": scores}
+
+
+def remarks(run: Run, rows: Sequence[Row]) -> list[str]:
+    """What the table cannot say: means that count undefined as 0, and a missing baseline."""
+    lines = [
+        f"{row.site}, {row.label}, {choice.replace('_', ' ')}: {made.undefined_share:.1%} "
+        f"undefined ({', '.join(made.reasons)}); with undefined as 0 the mean is "
+        f"{made.mean_undefined_as_zero:.3f}"
+        for row in rows
+        if row.label not in NULLS
+        for choice, made in row.correlation.items()
+        if made.undefined_share and made.mean_undefined_as_zero is not None
+    ]
+    if not any(row.label == WHOLE_TABLE_LABEL for row in rows) and not _is_whole_table(run):
+        lines.append(
+            "no whole-table baseline: collect with --whole-table, then explain with "
+            "--table-size all, simulate and score it"
+        )
+    return lines

@@ -1,0 +1,130 @@
+"""One neuron, with everything that the workspace holds about it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import RenderableType
+
+from neuron_explainer.record_set import RecordSet
+from neuron_explainer.records import Explanation, NeuronId, NeuronRecord, Record
+from neuron_explainer.runs import Run, runs_of
+from neuron_explainer.terminal import neuron_view
+from neuron_explainer.tokens import escape
+from neuron_explainer.workspace import Workspace
+
+_SCORES = ("correlation_top_and_random", "correlation_random_only")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One run's explanation, with the scores of each simulator that scored it."""
+
+    run: str
+    explanation: Explanation
+    scores: Mapping[str, Mapping[str, float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A neuron and what is said of it."""
+
+    neuron: NeuronRecord
+    explanations: Sequence[Judged]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which records are shown."""
+
+    top: int = 5
+    random: int = 0
+    quantile: bool = False
+
+
+def find(workspace: Workspace, neuron: NeuronId) -> Found:
+    """Read one neuron. Raises DataError or SubjectError when it is not there."""
+    record = RecordSet(workspace.data, neuron.subject, neuron.site).neuron(neuron.index)
+    judged = []
+    for run in runs_of(workspace, neuron.subject):
+        explanation = run.explanation(neuron)
+        if explanation is not None:
+            judged.append(Judged(run.name, explanation, _scores(run, neuron)))
+    return Found(record, judged)
+
+
+def _scores(run: Run, neuron: NeuronId) -> dict[str, dict[str, float | None]]:
+    found = {}
+    for simulator in run.simulators():
+        folder = run.simulations(simulator)
+        name = f"{neuron.site}/scores"
+        if any(neuron.index in shard for shard, _ in folder.shards(name)):
+            rows = folder.read_neuron(name, neuron.index).to_pylist()
+            if rows:
+                found[simulator] = {score: rows[0].get(score) for score in _SCORES}
+    return found
+
+
+def render(found: Found, choice: Choice, plain: bool) -> RenderableType:
+    """What a terminal shows."""
+    explanations = [
+        (judged.run, judged.explanation, _first_scores(judged)) for judged in found.explanations
+    ]
+    return neuron_view(found.neuron, explanations, list(_groups(found.neuron, choice)), plain)
+
+
+def _first_scores(judged: Judged) -> dict[str, float | None]:
+    return {
+        f"{simulator} {name}": scores[f"correlation_{key}"]
+        for simulator, scores in judged.scores.items()
+        if simulator not in {"constant", "shuffled"}
+        for name, key in (("top and random", "top_and_random"), ("random only", "random_only"))
+    }
+
+
+def _groups(neuron: NeuronRecord, choice: Choice) -> list[tuple[str, Sequence[Record]]]:
+    groups: list[tuple[str, Sequence[Record]]] = []
+    if choice.top:
+        groups.append(("top records", neuron.of_kind("top")[: choice.top]))
+    if choice.random:
+        groups.append(("random records", neuron.of_kind("random")[: choice.random]))
+    if choice.quantile:
+        by_band: dict[int, list[Record]] = {}
+        for record in neuron.of_kind("quantile"):
+            by_band.setdefault(record.band or 0, []).append(record)
+        for band in sorted(by_band, reverse=True):
+            groups.append((f"quantile records, {_BAND_NAMES[band]}", by_band[band]))
+    return groups
+
+
+_BAND_NAMES = ("lower half", "50 to 90 %", "90 to 99 %", "99 to 99.9 %", "top 0.1 %")
+
+
+def as_json(found: Found) -> dict[str, Any]:
+    """The same for programs. Tokens are text, with bytes that are no UTF-8 escaped as \\x.."""
+    neuron = found.neuron
+    return {
+        "neuron": str(neuron.neuron),
+        "statistics": asdict(neuron.statistics) if neuron.statistics else None,
+        "explanations": [
+            {
+                "run": judged.run,
+                "explainer": judged.explanation.explainer,
+                "text": judged.explanation.text,
+                "scores": judged.scores,
+            }
+            for judged in found.explanations
+        ],
+        "records": [
+            {
+                "kind": record.kind,
+                "split": record.split,
+                "band": record.band,
+                "sequence": record.sequence,
+                "tokens": [escape(token) for token in record.tokens],
+                "activations": record.activations,
+                "scored": record.scored,
+            }
+            for record in neuron.records
+        ],
+    }

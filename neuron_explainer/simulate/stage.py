@@ -1,0 +1,131 @@
+"""The simulate stage: explanations and stimuli in, predicted activations or failures out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neuron_explainer import registry
+from neuron_explainer.config import SimulateSettings
+from neuron_explainer.errors import RunMismatch
+from neuron_explainer.record_set import RecordSet
+from neuron_explainer.records import Explanation, Failure, NeuronId, Record, Simulation, Split
+from neuron_explainer.runner import (
+    Advance,
+    Progress,
+    count_causes,
+    failure_table,
+    map_neurons,
+    silent,
+)
+from neuron_explainer.runs import Run, simulation_table
+from neuron_explainer.simulate.base import Simulator
+from neuron_explainer.store import Folder, Shard, locked
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What simulate did."""
+
+    simulator: str
+    neurons: int  # simulated now
+    failures: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One shard of explanations to simulate."""
+
+    run: Run
+    folder: Folder
+    simulator: Simulator
+    settings: SimulateSettings
+    site: str
+    shard: Shard
+    file: str
+
+    @property
+    def targets(self) -> tuple[str, str]:
+        return tuple(  # type: ignore[return-value]
+            f"{self.site}/{self.shard.file(table)}" for table in ("simulations", "failures")
+        )
+
+
+async def simulate(
+    run: Run,
+    name: str,
+    settings: SimulateSettings,
+    progress: Progress = silent,
+    options: Mapping[str, Any] | None = None,
+) -> Simulated:
+    """Simulate what `run` explains with one simulator, but for the shards that are done."""
+    run.require()
+    simulator: Simulator = registry.make("simulators", name, options or {})
+    folder = run.simulations(name)
+    with locked(folder.path):
+        config = {"simulator": name, "seed": settings.seed, "splits": _splits(settings)}
+        folder.open(config | registry.options_of(simulator))
+        _check_inputs(run, folder)
+        works = [
+            _Work(run, folder, simulator, settings, site, shard, file)
+            for site in run.sites()
+            for shard, file in run.folder.shards(f"{site}/explanations")
+        ]
+        todo = [work for work in works if not folder.has(*work.targets)]
+        total = sum(work.shard.stop - work.shard.start for work in todo)
+        with progress(f"simulate {name}", total, "neurons") as advance:
+            for work in todo:
+                await _simulate_shard(work, advance)
+        folder.update({"complete": True})
+    return Simulated(name, total, count_causes(folder, run.sites()))
+
+
+def _check_inputs(run: Run, folder: Folder) -> None:
+    """Remember the digests of the explanations; refuse to go on when one was made anew since."""
+    now = {file: entry["sha256"] for file, entry in run.folder.manifest()["shards"].items()}
+    before = folder.manifest().get("inputs", {})
+    if changed := [file for file, digest in before.items() if now.get(file) != digest]:
+        raise RunMismatch(
+            f"{folder.path} simulates other explanations than those now in "
+            f"{run.folder.path / changed[0]}; delete {folder.path} and simulate again"
+        )
+    folder.update({"inputs": now})
+
+
+def _splits(settings: SimulateSettings) -> tuple[Split, ...]:
+    return ("calibration", "valid", "test") if settings.test else ("calibration", "valid")
+
+
+async def _simulate_shard(work: _Work, advance: Advance) -> None:
+    subject = work.run.subject
+    explanations = work.run.explanations(work.site, work.file)
+    records = _held_out(
+        RecordSet(work.run.workspace.data, subject, work.site), work.shard, _splits(work.settings)
+    )
+    neurons = sorted(explanations.keys() & records.keys())
+    source = work.simulator.assign(neurons, work.settings.seed)
+
+    async def one(place: int) -> list[Simulation]:
+        neuron = neurons[place]
+        explanation: Explanation = explanations[source[neuron]]
+        stimuli = [record.stimulus for record in records[neuron]]
+        return await work.simulator.simulate(explanation, stimuli)
+
+    ids = [NeuronId(subject, work.site, neuron) for neuron in neurons]
+    results = await map_neurons("simulate", ids, one, work.settings.concurrency, advance)
+    advance(work.shard.stop - work.shard.start - len(neurons))
+    done = [(n, r) for n, r in zip(neurons, results, strict=True) if not isinstance(r, Failure)]
+    failures = [result for result in results if isinstance(result, Failure)]
+    simulations = simulation_table(
+        [neuron for neuron, _ in done],
+        [records[neuron] for neuron, _ in done],
+        [made for _, made in done],
+    )
+    tables = (simulations, failure_table(failures))
+    work.folder.write(dict(zip(work.targets, tables, strict=True)))
+
+
+def _held_out(
+    record_set: RecordSet, shard: Shard, splits: Sequence[Split]
+) -> dict[int, tuple[Record, ...]]:
+    neurons = record_set.shard(shard, ["records"], splits)
+    return {neuron.neuron.index: neuron.records for neuron in neurons}
