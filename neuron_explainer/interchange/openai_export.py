@@ -27,6 +27,11 @@ class ExportResult:
     records: int  # files
     explanations: int  # files
 
+    @property
+    def written(self) -> int:
+        """All files."""
+        return self.records + self.explanations
+
 
 def export_records(data: Path, name: str, to: Path) -> ExportResult:
     """All record sets `data/<name>/blocks.*` as `{to}/collated-activations/{layer}/{neuron}.json`.

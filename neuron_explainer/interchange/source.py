@@ -120,6 +120,21 @@ def open_source(
     return Source(chosen, tuple(sorted(ignored)), load, single=False)
 
 
+def suffixes(path: Path) -> set[str]:
+    """The suffixes of what `path` holds for some neuron, or of `path` when it is a file."""
+    if path.is_file():
+        return {path.suffix}
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist; give a file or a folder")
+    return {
+        Path(inner.name).suffix
+        for entry in _entries(path)
+        if _number(entry.name, LARGEST_LAYER) is not None and entry.is_dir(follow_symlinks=False)
+        for inner in _entries(Path(entry.path))
+        if _number(Path(inner.name).stem, LARGEST_NEURON) is not None
+    }
+
+
 def _chosen(neuron: int, neurons: Collection[int] | None) -> bool:
     return neurons is None or neuron in neurons
 

@@ -42,7 +42,7 @@ def test_explanations_that_are_imported_are_exported_as_equal_json(
         files, root, out = (Path(folder) / name for name in ("in", "root", "out"))
         found = import_explanations(write(files, *published), root, "gpt-4")
         empty = sum(not item.scored_explanations for item in published)
-        assert (found.neurons, len(found.failures)) == (3 - empty, empty)
+        assert (found.imported, len(found.failures)) == (3 - empty, empty)
         assert export_run(root, "gpt-4", "imported", out).explanations == 3
         assert contents(out / "explanations") == contents(files)
         assert not (out / "collated-activations").exists()
@@ -119,7 +119,7 @@ def test_a_bad_line_costs_one_neuron(tmp_path: Path) -> None:
     (files / "3/1.jsonl").write_bytes(line.replace(b'"neuron_activations"', b'"metres"', 1))
     (files / "3/2.jsonl").write_bytes(line[:-40])
     found = import_explanations(files, tmp_path, "x")
-    assert found.neurons == 1
+    assert found.imported == 1
     assert [item.cause for item in found.failures] == ["malformed"] * 3
     messages = [item.message for item in found.failures]
     assert "3/0.jsonl is malformed: it is no JSON" in messages[0]
@@ -133,7 +133,7 @@ def test_a_bad_line_costs_one_neuron(tmp_path: Path) -> None:
 def test_one_line_can_be_imported_by_itself(tmp_path: Path) -> None:
     write(tmp_path / "in", result(3, 5))
     found = import_explanations(tmp_path / "in/3/5.jsonl", tmp_path, "x")
-    assert (found.neurons, found.sites) == (1, (SITE,))
+    assert (found.imported, found.sites) == (1, (SITE,))
     (tmp_path / "bad.jsonl").write_text('{"neuron_id": 1}')
     with pytest.raises(DataError, match=r"bad\.jsonl is malformed: "):
         import_explanations(tmp_path / "bad.jsonl", tmp_path, "y")

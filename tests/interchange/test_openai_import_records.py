@@ -16,15 +16,17 @@ from openai_objects import (
     neuron_record,
     neuron_records,
     record,
+    result,
     whole_files,
     write,
 )
 
 from neuron_explainer.errors import ConfigError, DataError, RunMismatch
-from neuron_explainer.interchange import openai, openai_import, source
+from neuron_explainer.interchange import import_job, openai, source
 from neuron_explainer.interchange.openai_export import export_records
-from neuron_explainer.interchange.openai_import import import_records
+from neuron_explainer.interchange.openai_import import import_records, import_source
 from neuron_explainer.record_set import RecordSet
+from neuron_explainer.workspace import Workspace
 
 SITE = "blocks.3.mlp.hook_post"
 
@@ -37,7 +39,7 @@ def test_records_that_are_imported_are_exported_as_equal_json(
     with TemporaryDirectory() as folder:
         published = write(Path(folder) / "in", *records)
         result = import_records(published, Path(folder) / "data", "gpt2-xl")
-        assert (result.neurons, result.failures, result.ignored) == (3, (), ())
+        assert (result.imported, result.failures, result.ignored) == (3, (), ())
         export_records(Path(folder) / "data", "gpt2-xl", Path(folder) / "out")
         assert contents(Path(folder) / "out/collated-activations") == contents(published)
 
@@ -138,7 +140,7 @@ def test_activations_take_four_bytes_where_that_is_exact(tmp_path: Path) -> None
 def test_only_the_neurons_asked_for_are_imported(tmp_path: Path) -> None:
     files = write(tmp_path / "in", *(neuron_record(3, place) for place in (1, 2, 700)))
     result = import_records(files, tmp_path, "x", neurons=[2, 700, 5])
-    assert result.neurons == 2
+    assert result.imported == 2
     records = RecordSet(tmp_path, "x", SITE)
     assert records.width == 701
     assert not records.neuron(1).records
@@ -156,7 +158,7 @@ def test_a_bad_file_costs_one_neuron_and_says_why(
     (files / "3/3.json").write_bytes(b" " * 20_000)
     monkeypatch.setattr(source, "LARGEST_FILE", 19_999)
     result = import_records(files, tmp_path, "x")
-    assert result.neurons == 2
+    assert result.imported == 2
     found = {item.neuron.index: (item.stage, item.cause, item.message) for item in result.failures}
     assert {index: cause for index, (_, cause, _) in found.items()} == {
         1: "malformed",
@@ -199,7 +201,7 @@ def test_links_and_other_names_are_reported_and_not_followed(tmp_path: Path) -> 
     os.mkfifo(files / "3/6.json")
     (files / "README.md").touch()
     result = import_records(files, tmp_path, "x")
-    assert result.neurons == 1
+    assert result.imported == 1
     assert result.sites == (SITE,)
     assert set(result.ignored) == {
         *("3/1.json", "4", "3/02.json", "3/x.json", "3/٣.json", "3/2.jsonl", "3/99999999.json"),
@@ -210,7 +212,7 @@ def test_links_and_other_names_are_reported_and_not_followed(tmp_path: Path) -> 
 def test_one_file_can_be_imported_whatever_its_name(tmp_path: Path) -> None:
     (tmp_path / "my file").write_bytes(openai.dumps(neuron_record(3, 5)))
     result = import_records(tmp_path / "my file", tmp_path, "x")
-    assert (result.neurons, result.sites) == (1, (SITE,))
+    assert (result.imported, result.sites) == (1, (SITE,))
     assert RecordSet(tmp_path, "x", SITE).neuron(5).records
 
 
@@ -232,6 +234,26 @@ def test_a_source_without_records_is_refused(tmp_path: Path) -> None:
         import_records(tmp_path, tmp_path, "x")
 
 
+def test_what_is_imported_follows_from_the_names_of_the_files(tmp_path: Path) -> None:
+    here = Workspace(tmp_path)
+    records = write(tmp_path / "records", neuron_record(3, 0))
+    explanations = write(tmp_path / "explanations", result(3, 0))
+    for source_, name in ((records, "a"), (records / "3/0.json", "b")):
+        assert import_source(here, source_, name).imported == 1
+        assert not (tmp_path / "scoring").exists()
+    for source_, name in ((explanations, "c"), (explanations / "3/0.jsonl", "d")):
+        assert import_source(here, source_, name).imported == 1
+        assert (tmp_path / "scoring" / name).is_dir()
+    write(records, result(3, 0))
+    for wrong, message in (
+        (records, "both records and explanations"),
+        (tmp_path / "scoring", "neither records nor explanations"),
+        (tmp_path / "nowhere", "does not exist"),
+    ):
+        with pytest.raises(DataError, match=message):
+            import_source(here, wrong, "e")
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/tmp", ".hidden", "a b", "x\n"])
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be the name of an import"):
@@ -242,7 +264,7 @@ def test_a_name_keeps_what_was_imported_under_it(tmp_path: Path) -> None:
     files = write(tmp_path / "in", neuron_record(3, 0))
     import_records(files, tmp_path, "x")
     before = snapshot(tmp_path / "x")
-    assert import_records(files, tmp_path, "x").neurons == 1
+    assert import_records(files, tmp_path, "x").imported == 1
     write(files, neuron_record(3, 0, 2.0))
     with pytest.raises(RunMismatch, match="sha256"):
         import_records(files, tmp_path, "x")
@@ -259,7 +281,7 @@ def test_an_import_that_was_interrupted_is_begun_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(openai_import, "widen", stop)
+        patch.setattr(import_job, "widen", stop)
         with pytest.raises(KeyboardInterrupt):
             import_records(files, tmp_path / "cut", "x")
     with pytest.raises(DataError, match="not complete"):
@@ -272,7 +294,7 @@ def test_a_shard_too_large_for_memory_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = write(tmp_path / "in", *(neuron_record(3, place) for place in range(5)))
-    monkeypatch.setattr(openai_import, "_MOST_NUMBERS", 100)
+    monkeypatch.setattr(import_job, "MOST_NUMBERS", 100)
     import_records(files, tmp_path, "x")
     records = RecordSet(tmp_path, "x", SITE)
     assert [shard.stop for shard, _ in records.folder.shards("records")] == [2, 4, 5]
