@@ -379,7 +379,10 @@ def _options(given: Sequence[str] | None) -> dict[str, Any]:
 def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 120  # a file has no width: nothing is cut
+    return console
 
 
 def _progress() -> Any:
@@ -410,15 +413,18 @@ def _print(report: Mapping[str, Any] | Sequence[str], as_json: bool) -> None:
 
 def _show_summary(run: Any, settings: ScoreSettings, as_json: bool) -> None:
     from neuron_explainer.score import summary
-    from neuron_explainer.terminal import score_table
+    from neuron_explainer.terminal import score_tables
 
     rows = summary.rows_of(run, settings)
     if as_json:
-        _print({"run": run.name, "rows": [summary.as_json(row) for row in rows]}, True)
+        _print(
+            {"run": run.name, "rows": [summary.as_json(row, settings.seed) for row in rows]}, True
+        )
         return
     console = _console()
     console.print(f"run {run.name}: correlation of predicted and true activations")
-    console.print(score_table([summary.cells(row) for row in rows]))
+    console.print(score_tables([summary.cells(row) for row in rows]))
+    console.print()
     for line in summary.remarks(run, rows):
         console.print(line)
 

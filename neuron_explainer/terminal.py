@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -59,25 +60,32 @@ class TerminalProgress:
             yield lambda amount: bars.advance(task, amount)
 
 
-def score_table(rows: Sequence[Mapping[str, object]]) -> Table:
-    """The summary of a run: one line a site and simulator, as `cli` made them."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    table.add_column("site", no_wrap=True)
-    table.add_column("simulator", no_wrap=True)
-    for name in ("n", "mean [95 %]", "median", ">.3", ">.5", ">.7", "undef.", "random only [95 %]"):
-        table.add_column(name, justify="right", no_wrap=True)
-    site = None
-    for row in rows:
-        if site not in {None, row["site"]}:
-            table.add_section()
-        shown = row["site"] if row["site"] != site else ""
-        site = row["site"]
-        cells = [str(shown), *(str(row[name]) for name in _COLUMNS)]
-        table.add_row(*cells, style="dim" if row["null"] else None)
-    return table
+_COLUMNS = {
+    "label": ("", 17),
+    "n": ("n", 6),
+    "mean": ("mean [95 %]", 20),
+    "median": ("median", 6),
+    "0.3": (">.3", 4),
+    "0.5": (">.5", 4),
+    "0.7": (">.7", 4),
+    "undefined": ("undef", 5),
+    "random": ("random only [95 %]", 20),
+}
 
 
-_COLUMNS = ("label", "n", "mean", "median", "0.3", "0.5", "0.7", "undefined", "random")
+def score_tables(rows: Sequence[Mapping[str, object]]) -> RenderableType:
+    """The summary of a run: a table a site, a line a simulator, as `score.summary` made them."""
+    parts: list[RenderableType] = []
+    for site, lines in groupby(rows, lambda row: row["site"]):
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
+        for name, (heading, width) in _COLUMNS.items():
+            justify: JustifyMethod = "left" if name == "label" else "right"
+            table.add_column(heading, justify=justify, min_width=width, no_wrap=True)
+        for line in lines:
+            style = "dim" if line["null"] else None
+            table.add_row(*(str(line[name]) for name in _COLUMNS), style=style)
+        parts += [Text(f"\n{site}", style="bold"), table]
+    return Group(*parts)
 
 
 def neuron_view(

@@ -134,7 +134,8 @@ def _sentence(table: TokenTable) -> str:
     places = range(len(table.tokens))
     loud = [place for place in places if table.activations[place] > max(0.0, table.otherwise)]
     quiet = [place for place in places if table.activations[place] < table.otherwise]
-    loud.sort(key=lambda place: -table.activations[place] * (table.shares[place] + 1e-4))
+    # neither a rare token that once fired strongly nor a frequent one that hardly does goes first
+    loud.sort(key=lambda place: -table.activations[place] * table.shares[place] ** 0.5)
     named, others = loud[:_NAMED_TOKENS], loud[_NAMED_TOKENS:]
     share = sum(table.shares[place] for place in others)
     return prompts.render(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from neuron_explainer.config import ScoreSettings
 from neuron_explainer.runs import Run, all_runs
+from neuron_explainer.score.base import Scores
 from neuron_explainer.score.stage import CHOICES, SiteScores, read_scores
 from neuron_explainer.score.statistics import Summary, summarise
 
@@ -22,7 +23,7 @@ class Row:
     simulator: str
     label: str
     correlation: Mapping[str, Summary]  # by choice of records
-    others: Mapping[str, Summary]  # every other score
+    scores: Mapping[str, Scores]  # all of them
 
 
 def rows_of(run: Run, settings: ScoreSettings) -> list[Row]:
@@ -36,7 +37,9 @@ def rows_of(run: Run, settings: ScoreSettings) -> list[Row]:
             for site in run.sites():
                 if folder.shards(f"{site}/scores"):
                     scores = read_scores(folder, site, settings)
-                    rows.append(_row(scores, source.name, simulator, label or simulator, settings))
+                    rows.append(
+                        _row(scores, source.name, simulator, label or simulator, settings.seed)
+                    )
     order = {site: place for place, site in enumerate(run.sites())}
     return sorted(rows, key=lambda row: (order[row.site], _rank(row)))
 
@@ -63,12 +66,11 @@ def references(run: Run) -> list[Run]:
     ]
 
 
-def _row(scores: SiteScores, run: str, simulator: str, label: str, settings: ScoreSettings) -> Row:
-    summaries = {name: summarise(figure, settings.seed) for name, figure in scores.scores.items()}
+def _row(scores: SiteScores, run: str, simulator: str, label: str, seed: int) -> Row:
     correlations: dict[str, Summary] = {
-        choice: summaries.pop(f"correlation_{choice}") for choice in CHOICES
+        choice: summarise(scores.scores[f"correlation_{choice}"], seed) for choice in CHOICES
     }
-    return Row(scores.site, run, simulator, label, correlations, summaries)
+    return Row(scores.site, run, simulator, label, correlations, scores.scores)
 
 
 def cells(row: Row) -> dict[str, object]:
@@ -92,8 +94,9 @@ def _with_interval(summary: Summary) -> str:
     if summary.mean is None:
         return "undefined"
     if summary.interval is None:
-        return f"{summary.mean:.3f}"
-    return f"{summary.mean:.3f} [{summary.interval.low:.3f}, {summary.interval.high:.3f}]"
+        return _figure(summary.mean)
+    low, high = (f"{end:.3f}".replace("0.", ".") for end in asdict(summary.interval).values())
+    return f"{summary.mean:.3f} [{low} {high}]"
 
 
 def _figure(value: float | None) -> str:
@@ -104,11 +107,10 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
-def as_json(row: Row) -> dict[str, object]:
-    """A row for programs, with every score."""
-    summaries = {f"correlation_{choice}": made for choice, made in row.correlation.items()}
+def as_json(row: Row, seed: int) -> dict[str, object]:
+    """A row for programs, with every score and its interval."""
     about = {"site": row.site, "run": row.run, "simulator": row.simulator, "label": row.label}
-    scores = {name: asdict(made) for name, made in (summaries | dict(row.others)).items()}
+    scores = {name: asdict(summarise(figure, seed)) for name, figure in row.scores.items()}
     return {**about, "scores": scores}
 
 
