@@ -1,0 +1,56 @@
+"""docs/formats.md names every column that is on disk, with its type."""
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from neuron_explainer import schemas
+from neuron_explainer.interchange.openai_records import PUBLISHED_RECORDS
+from neuron_explainer.interchange.openai_results import (
+    ALTERNATIVES,
+    PUBLISHED,
+    PUBLISHED_SIMULATIONS,
+    SCORES,
+)
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text("utf-8")
+NAMES = {"double": "float64", "float": "float32", "halffloat": "float16"}
+
+
+def spelled(kind: pa.DataType) -> str:
+    """A type as the page writes it."""
+    if pa.types.is_list(kind):
+        return f"list of {spelled(kind.value_type)}"
+    return NAMES.get(str(kind), str(kind))
+
+
+@pytest.mark.parametrize(
+    ("table", "schema"),
+    [
+        ("sequences", schemas.SEQUENCES),
+        ("vocabulary", schemas.VOCABULARY),
+        ("records", schemas.records(pa.float16())),
+        ("neurons", schemas.NEURONS),
+        ("tokens", schemas.TOKENS),
+        ("explanations", schemas.EXPLANATIONS),
+        ("failures", schemas.FAILURES),
+        ("simulations", schemas.SIMULATIONS),
+    ],
+)
+def test_the_page_has_the_columns_of_each_table(table: str, schema: pa.Schema) -> None:
+    section = re.split(r"^##+ ", PAGE.split(f"\n### {table}\n")[1], flags=re.M)[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| (yes|no) \|", section, re.M)
+    expected = [
+        (field.name, spelled(field.type), "yes" if field.nullable else "no") for field in schema
+    ]
+    found = [(name, kind.split(",")[0], null) for name, kind, null in rows]
+    assert found == expected
+
+
+@pytest.mark.parametrize("schema", [PUBLISHED_RECORDS, ALTERNATIVES, PUBLISHED])
+def test_the_page_names_the_columns_that_only_imports_have(schema: pa.Schema) -> None:
+    section = PAGE.split("\n## OpenAI")[1]
+    for name in {*schema.names, *PUBLISHED_SIMULATIONS.names} - set(SCORES):
+        assert f"`{name}`" in section, name
