@@ -303,6 +303,7 @@ def show(
 def import_openai(
     source: Annotated[Path, typer.Argument(help="A folder {layer}/{neuron}.json or .jsonl.")],
     name: Annotated[str, typer.Option(help="The subject's, or the run's, name here.")],
+    neurons: NeuronsOption = None,
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -311,8 +312,10 @@ def import_openai(
     Example: neuron-explainer import openai collated-activations --name gpt2-xl
     """
     from neuron_explainer.interchange import openai_import
+    from neuron_explainer.runner import parse_neurons
 
-    done = openai_import.import_source(workspace.find(folder), source, name)
+    chosen = None if neurons is None else parse_neurons(neurons, sys.maxsize)
+    done = openai_import.import_source(workspace.find(folder), source, name, chosen)
     report = {"name": name, "imported": done.imported, "failures": len(done.failures)}
     _print(report if as_json else [f"{name}: {done.imported:,} neurons imported"], as_json)
     _list_failures(done.failures)
@@ -322,7 +325,9 @@ def import_openai(
 def export_openai(
     name: Annotated[str, typer.Argument(metavar="RUN")],
     to: Annotated[Path, typer.Option(help="A folder to write to.")],
-    simulator: Annotated[str, typer.Option(help="Whose simulations.")] = "token-lookup",
+    simulator: Annotated[
+        str | None, typer.Option(help="Whose simulations; default: imported, else token-lookup.")
+    ] = None,
     folder: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -331,8 +336,13 @@ def export_openai(
     Example: neuron-explainer export openai tiny-token-lookup --to published
     """
     from neuron_explainer.interchange import openai_export
+    from neuron_explainer.runs import Run
 
-    done = openai_export.export_run(workspace.find(folder).root, name, simulator, to)
+    here = workspace.find(folder)
+    run = Run(here, name)
+    run.require()
+    default = "imported" if "imported" in run.simulators() else "token-lookup"
+    done = openai_export.export_run(here.root, name, simulator or default, to)
     _print({"written": done.written} if as_json else [f"{done.written:,} files in {to}"], as_json)
 
 

@@ -9,7 +9,8 @@
     │   ├── DataError          a file is missing, truncated or damaged
     │   ├── CorpusError        a corpus that cannot be read
     │   ├── SubjectError       a model, site, layer or neuron that cannot be had
-    │   └── PromptError        a template and its variables disagree
+    │   ├── PromptError        a template and its variables disagree
+    │   └── LLMError           a language model that cannot be had, or cannot do what is asked
     └── NeuronFailure          one neuron cannot be processed; becomes a `Failure` row
 
 A message says what was wrong, where, and what to do about it.
@@ -54,6 +55,10 @@ class SubjectError(UserError):
 
 class PromptError(UserError):
     """A template and its variables disagree."""
+
+
+class LLMError(UserError):
+    """A language model that cannot be had, or cannot do what is asked."""
 
 
 class NeuronFailure(NeuronExplainerError):

@@ -18,7 +18,7 @@ from neuron_explainer.records import (
     Record,
     Statistics,
     Stimulus,
-    TokenRow,
+    TokenRows,
 )
 from neuron_explainer.store import Folder, Shard
 
@@ -114,7 +114,7 @@ class RecordSet:
     @cached_property
     def corpus(self) -> Corpus:
         """The sequences that the records point into."""
-        return Corpus(self.data / self.subject / "corpus", self.folder.rebuild)
+        return _corpus(self.data / self.subject / "corpus", self.folder.rebuild)
 
     @cached_property
     def width(self) -> int:
@@ -160,7 +160,7 @@ class RecordSet:
             NeuronId(self.subject, self.site, index),
             tuple(self._records(records)) if records is not None else (),
             _statistics(statistics) if statistics else None,
-            tuple(self._token_rows(tokens)) if tokens is not None else (),
+            self._token_rows(tokens) if tokens is not None else None,
         )
 
     def _records(self, table: pa.Table) -> Iterator[Record]:
@@ -178,12 +178,19 @@ class RecordSet:
                 columns["band"][row],
             )
 
-    def _token_rows(self, table: pa.Table) -> Iterator[TokenRow]:
+    def _token_rows(self, table: pa.Table) -> TokenRows:
+        previous, token = (
+            table[name].fill_null(-1).to_numpy().astype(np.int32) for name in ("previous", "token")
+        )
         names = self.corpus.vocabulary[0]
-        columns = [table[name].to_pylist() for name in ("previous", "token", "activation", "count")]
-        for previous, token, activation, count in zip(*columns, strict=True):
-            before = None if previous is None else names[previous]
-            yield TokenRow(before, None if token is None else names[token], activation, count)
+        activation, count = table["activation"].to_numpy(), table["count"].to_numpy()
+        return TokenRows(names, previous, token, activation, count)
+
+
+@lru_cache(maxsize=4)
+def _corpus(path: Path, rebuild: str) -> Corpus:
+    """One corpus for all sites of a subject, so that its sequences are remembered once."""
+    return Corpus(path, rebuild)
 
 
 def collected_sites(data: Path, subject: str) -> dict[str, int]:

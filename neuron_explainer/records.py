@@ -15,6 +15,7 @@ failure     what stands in for a result that could not be had; never scored
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -98,6 +99,35 @@ class TokenRow:
     count: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenRows:
+    """A neuron's token rows as arrays (rows,): thousands of them cost no Python objects."""
+
+    vocabulary: tuple[bytes, ...]
+    previous: NDArray[np.int32]  # into the vocabulary, -1 for None
+    token: NDArray[np.int32]  # likewise
+    activation: NDArray[np.float32]
+    count: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def __iter__(self) -> Iterator[TokenRow]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: int) -> TokenRow:
+        """One row."""
+        return TokenRow(
+            self._name(self.previous[row]),
+            self._name(self.token[row]),
+            float(self.activation[row]),
+            int(self.count[row]),
+        )
+
+    def _name(self, token: int) -> bytes | None:
+        return None if token < 0 else self.vocabulary[token]
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """One neuron over all scored tokens of the corpus. A value that is undefined is None."""
@@ -119,7 +149,7 @@ class NeuronRecord:
     neuron: NeuronId
     records: tuple[Record, ...]
     statistics: Statistics | None
-    token_rows: tuple[TokenRow, ...] = ()
+    token_rows: TokenRows | None = None  # None: no token table was collected
 
     def split(self, split: Split) -> tuple[Record, ...]:
         """The records of one split, top records first."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,8 @@ from neuron_explainer.records import (
 )
 from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace
+
+_BYTES, _FLOATS = pa.list_(pa.binary()), pa.list_(pa.float32())
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,18 @@ class Run:
 
 def explanation_table(explanations: Sequence[Explanation]) -> pa.Table:
     """Explanations as they are stored, sorted by neuron."""
-    rows: list[dict[str, Any]] = []
-    for explanation in explanations:
-        table = explanation.table
-        rows.append(
-            {
-                "neuron": explanation.neuron.index,
-                "explainer": explanation.explainer,
-                "text": explanation.text,
-                "table_previous": table.previous if table else None,
-                "table_token": table.tokens if table else None,
-                "table_activation": table.activations if table else None,
-                "table_share": table.shares if table else None,
-                "table_otherwise": table.otherwise if table else None,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=schemas.EXPLANATIONS)
+    tables = [explanation.table for explanation in explanations]
+    columns = [
+        pa.array([explanation.neuron.index for explanation in explanations], pa.int32()),
+        pa.array([explanation.explainer for explanation in explanations], pa.string()),
+        pa.array([explanation.text for explanation in explanations], pa.string()),
+        pa.array([table.previous if table else None for table in tables], _BYTES),
+        pa.array([table.tokens if table else None for table in tables], _BYTES),
+        pa.array([table.activations if table else None for table in tables], _FLOATS),
+        pa.array([table.shares if table else None for table in tables], _FLOATS),
+        pa.array([table.otherwise if table else None for table in tables], pa.float32()),
+    ]
+    return pa.table(columns, schema=schemas.EXPLANATIONS)
 
 
 def _explanations(table: pa.Table, subject: str, site: str) -> Iterator[Explanation]:

@@ -5,6 +5,7 @@ own held-out records, and a sentence about its largest entries. Bills et al. 202
 table", find a full table to beat prose; a table of a few dozen rows is one that people can read.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from neuron_explainer import prompts
 from neuron_explainer.errors import ConfigError, NeuronFailure
-from neuron_explainer.records import Explanation, NeuronRecord, TokenRow, TokenTable
+from neuron_explainer.records import Explanation, NeuronRecord, TokenRows, TokenTable
 from neuron_explainer.token_gain import mixture, variance_gain
 from neuron_explainer.tokens import quoted
 
@@ -46,24 +47,27 @@ class TokenLookup:
         scale = max((record.maximum for record in neuron.split("train")), default=0.0)
         if scale <= 0.0:
             raise NeuronFailure("never-active", "no train record has an activation above 0")
-        rows = [row for row in neuron.token_rows if self.context or row.previous is None]
-        if not rows:
+        rows = neuron.token_rows
+        if rows is None or not len(rows):
             raise NeuronFailure("no-token-table", "the record set has no token table")
-        if self.context and all(row.previous is None for row in rows):
+        if self.context and not (rows.previous >= 0).any():
             raise NeuronFailure(
                 "no-context-table", "collect again with --context-table to use previous tokens"
             )
         table = _table(rows, self._chosen(rows, neuron), scale)
         return Explanation(neuron.neuron, self.name, _sentence(table), table)
 
-    def _chosen(self, rows: Sequence[TokenRow], neuron: NeuronRecord) -> NDArray[np.int64]:
-        named = np.array([row.token is not None for row in rows])
-        if self.table_size == "all":
-            return np.flatnonzero(named)
-        means = np.array([row.activation for row in rows])
-        ranking = means if self.choose == "mean" else _gains(rows, means, neuron)
-        order = np.argsort(np.where(named, -ranking, np.inf), kind="stable")
-        return order[: min(int(self.table_size), int(named.sum()))]
+    def _chosen(self, rows: TokenRows, neuron: NeuronRecord) -> NDArray[np.int64]:
+        """The rows to keep, by falling activation."""
+        usable = rows.token >= 0
+        if not self.context:
+            usable &= rows.previous < 0
+        chosen = np.flatnonzero(usable)
+        if self.table_size != "all":
+            ranking = rows.activation if self.choose == "mean" else _gains(rows, neuron)
+            order = np.argsort(-ranking[chosen], kind="stable")
+            chosen = chosen[order[: int(self.table_size)]]
+        return chosen[np.argsort(-rows.activation[chosen], kind="stable")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,59 +78,66 @@ class ContextLookup(TokenLookup):
     context = True
 
 
-def _gains(
-    rows: Sequence[TokenRow], means: NDArray[np.float64], neuron: NeuronRecord
-) -> NDArray[np.float64]:
+def _gains(rows: TokenRows, neuron: NeuronRecord) -> NDArray[np.float64]:
     """The variance that each row explains beyond what would be predicted without it."""
-    shown = _shown(neuron)
-    plain = np.array([row.previous is None for row in rows])
-    counts = np.array([row.count for row in rows], np.float64)
-    in_records = np.array(
-        [shown.get((row.previous, row.token), 0) if row.token else 0 for row in rows], np.float64
-    )
+    means, counts = rows.activation.astype(np.float64), rows.count.astype(np.float64)
+    shown, seen = _shown(rows, neuron)
+    plain = rows.previous < 0
     total = counts[plain].sum()
     centre = float((means * counts)[plain].sum() / max(1.0, total))
-    of_token = {row.token: row.activation for row in rows if row.previous is None}
-    baseline = np.array(
-        [centre if row.previous is None else of_token.get(row.token, centre) for row in rows]
-    )
+    baseline = np.full(len(rows), centre)
+    of_token = np.full(len(rows.vocabulary) + 1, centre)  # its last place is for token -1
+    of_token[rows.token[plain]] = means[plain]
+    baseline[~plain] = of_token[rows.token[~plain]]
     shares = np.zeros(len(rows))
     for group in (plain, ~plain):  # pairs and tokens cover the same text: each adds up to it
         rest = np.array([max(0.0, total - counts[group].sum())])
-        unseen = np.array([max(0.0, shown[None, None] - in_records[group].sum())])
-        shares[group] = mixture(
-            np.concatenate([counts[group], rest]), np.concatenate([in_records[group], unseen])
-        )[:-1]
+        unseen = np.array([max(0.0, seen - shown[group].sum())])
+        mixed = mixture(
+            np.concatenate([counts[group], rest]), np.concatenate([shown[group], unseen])
+        )
+        shares[group] = mixed[:-1]
     return variance_gain(shares, means, baseline)
 
 
-def _shown(neuron: NeuronRecord) -> dict[tuple[bytes | None, bytes | None], int]:
-    """How often tokens and pairs occur in the train records; their number under (None, None)."""
-    counts: dict[tuple[bytes | None, bytes | None], int] = {(None, None): 0}
+def _shown(rows: TokenRows, neuron: NeuronRecord) -> tuple[NDArray[np.float64], int]:
+    """How often each row's token, or pair, occurs in the train records; and all their tokens."""
+    tokens: Counter[bytes] = Counter()
+    pairs: Counter[tuple[bytes, bytes]] = Counter()
     for record in neuron.split("train"):
         for place in np.flatnonzero(record.scored):
-            token = record.tokens[place]
-            previous = record.tokens[place - 1] if place else None
-            for key in {(None, token), (previous, token), (None, None)}:
-                counts[key] = counts.get(key, 0) + 1
-    return counts
+            tokens[record.tokens[place]] += 1
+            if place:
+                pairs[record.tokens[place - 1], record.tokens[place]] += 1
+    names = rows.vocabulary
+    counts = [
+        0
+        if token < 0
+        else tokens[names[token]]
+        if previous < 0
+        else pairs[names[previous], names[token]]
+        for previous, token in zip(rows.previous.tolist(), rows.token.tolist(), strict=True)
+    ]
+    return np.array(counts, np.float64), tokens.total()
 
 
-def _table(rows: Sequence[TokenRow], chosen: NDArray[np.int64], scale: float) -> TokenTable:
-    """The chosen rows by falling activation, on the 0–10 scale, and the mean of all the others."""
-    picked = sorted((rows[place] for place in chosen), key=lambda row: -row.activation)
-    plain = [row for row in rows if row.previous is None]
-    mass = sum(max(0.0, row.activation) * row.count for row in plain)
-    taken = {(row.previous, row.token) for row in picked}
-    rest = [row for row in plain if (None, row.token) not in taken]
-    count = sum(row.count for row in rest)
-    otherwise = sum(row.activation * row.count for row in rest) / count if count else 0.0
+def _table(rows: TokenRows, chosen: NDArray[np.int64], scale: float) -> TokenTable:
+    """The chosen rows on the 0–10 scale, and the mean of all the others."""
+    counts = rows.count.astype(np.float64)
+    means = _SCALE / scale * rows.activation.astype(np.float64)
+    plain = rows.previous < 0
+    mass = np.maximum(0.0, means) * counts
+    whole = float(mass[plain].sum())
+    rest = plain.copy()
+    rest[chosen] = False
+    left = float(counts[rest].sum())
+    names = rows.vocabulary
     return TokenTable(
-        tuple(row.previous for row in picked),
-        tuple(row.token or b"" for row in picked),
-        tuple(_SCALE * row.activation / scale for row in picked),
-        tuple(max(0.0, row.activation) * row.count / mass if mass else 0.0 for row in picked),
-        _SCALE * otherwise / scale,
+        tuple(None if token < 0 else names[token] for token in rows.previous[chosen].tolist()),
+        tuple(names[token] for token in rows.token[chosen].tolist()),
+        tuple(means[chosen].tolist()),
+        tuple((mass[chosen] / whole if whole else np.zeros(len(chosen))).tolist()),
+        float((means * counts)[rest].sum()) / left if left else 0.0,
     )
 
 

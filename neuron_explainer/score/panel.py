@@ -25,6 +25,11 @@ _CALIBRATED: dict[str, Callable[[Rows, Rows], Scores]] = {
     "absolute_deviation_explained": absolute_deviation_explained_of,
 }
 
+METRICS = (
+    "correlation",
+    *(f"{name}_{suffix}" for suffix in _CALIBRATIONS for name in _CALIBRATED),
+)
+
 
 def score_all(
     truth: FloatArray,

@@ -15,9 +15,9 @@ from neuron_explainer.record_set import Corpus, RecordSet, list_column
 from neuron_explainer.records import BoolArray, FloatArray
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.runs import Run
-from neuron_explainer.score.base import Scores
+from neuron_explainer.score.base import NO_CALIBRATION_TOKENS, Scores
 from neuron_explainer.score.correlation import correlation
-from neuron_explainer.score.panel import score_all
+from neuron_explainer.score.panel import METRICS, score_all
 from neuron_explainer.store import Folder, Shard, locked
 
 Number = TypeVar("Number", bound=np.generic)
@@ -203,8 +203,11 @@ def _scored(corpus: Corpus, sequences: Sequence[int] | NDArray[np.int32]) -> Ite
 
 
 def _scores_table(neurons: NDArray[np.int32], scores: Mapping[str, Scores]) -> pa.Table:
+    """All scores of some neurons; one that could not be computed is null with its reason."""
     columns: dict[str, pa.Array] = {"neuron": pa.array(neurons, pa.int32())}
-    for name, figure in scores.items():
-        columns[name] = pa.array(figure.values, mask=np.isnan(figure.values))
+    absent = Scores(np.full(len(neurons), np.nan), (NO_CALIBRATION_TOKENS,) * len(neurons))
+    for name in (f"{metric}_{choice}" for choice in CHOICES for metric in METRICS):
+        figure = scores.get(name, absent)
+        columns[name] = pa.array(figure.values, pa.float64(), mask=np.isnan(figure.values))
         columns[f"{name}_undefined"] = pa.array(figure.reasons, pa.string())
     return pa.table(columns)
