@@ -79,6 +79,24 @@ async def simulate(
     return Simulated(name, total, count_causes(folder, run.sites()))
 
 
+def plan(run: Run, name: str) -> str:
+    """What `simulate` would do with the same arguments."""
+    run.require()
+    folder = run.simulations(name)
+    done = (
+        {file for site in run.sites() for _, file in folder.shards(f"{site}/simulations")}
+        if folder.exists
+        else set()
+    )
+    shards = [
+        shard
+        for site in run.sites()
+        for shard, _ in run.folder.shards(f"{site}/explanations")
+        if f"{site}/{shard.file('simulations')}" not in done
+    ]
+    return f"{sum(shard.stop - shard.start for shard in shards):,} neurons of run '{run.name}'"
+
+
 def _check_inputs(run: Run, folder: Folder) -> None:
     """Remember the digests of the explanations; refuse to go on when one was made anew since."""
     now = {file: entry["sha256"] for file, entry in run.folder.manifest()["shards"].items()}

@@ -1,0 +1,150 @@
+"""The command line's options, and what they mean in a workspace."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neuron_explainer.errors import ConfigError
+from neuron_explainer.workspace import Workspace
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", metavar="DIR", help="Default: the current directory."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Default: run.toml, else the embedded example."),
+]
+SubjectName = Annotated[
+    str | None,
+    typer.Option("--subject", metavar="NAME", help="Its folder in data/; default: the only one."),
+]
+LayerOption = Annotated[
+    str | None,
+    typer.Option("--layer", metavar="N", help="MLP neurons of these layers, such as 6 or 0-3,5."),
+]
+SiteOption = Annotated[
+    list[str] | None,
+    typer.Option("--site", metavar="SITE", help="A site by TransformerLens name; repeatable."),
+]
+NeuronsOption = Annotated[
+    str | None, typer.Option("--neurons", metavar="LIST", help="Only these, such as 0-99,512.")
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Its folder in explanations/.")]
+RunName = Annotated[
+    str | None, typer.Option("--run", metavar="NAME", help="Default: SUBJECT-EXPLAINER.")
+]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Same seed, same result.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
+OptionOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="An option of its own; repeatable."),
+]
+SimulatorOption = Annotated[
+    list[str] | None, typer.Option("--simulator", metavar="NAME", help="Repeatable.")
+]
+ExplainerOption = Annotated[str, typer.Option(metavar="NAME", help="Who explains.")]
+TableSize = Annotated[
+    str | None, typer.Option(metavar="N", help="Rows of a lookup table: a number or all.")
+]
+SplitOption = Annotated[
+    str, typer.Option(metavar="SPLIT", help="valid, or test for a final report.")
+]
+
+ModelOption = Annotated[
+    str, typer.Option("--subject", metavar="MODEL", help="A folder or hub id of a causal LM.")
+]
+CorpusOption = Annotated[
+    str, typer.Option(metavar="FILE", help="A .txt, .jsonl or .parquet file, or a folder.")
+]
+SaeOption = Annotated[
+    str | None,
+    typer.Option("--sae", metavar="FILE", help="A sparse autoencoder over the one --site given."),
+]
+FolderName = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The subject's folder in data/.")
+]
+SplitOn = Annotated[
+    str, typer.Option(metavar="WHERE", help="A document of a text: file, blank-line or line.")
+]
+TextField = Annotated[
+    str, typer.Option(metavar="NAME", help="Where .jsonl and .parquet hold the text.")
+]
+ExcerptTokens = Annotated[
+    int, typer.Option(metavar="N", help="Length of an excerpt, without BOS.", min=2)
+]
+MinimumTokens = Annotated[int, typer.Option(metavar="N", help="Drop shorter excerpts.", min=1)]
+BosOption = Annotated[str, typer.Option(metavar="POLICY", help="prepend or none.")]
+TopOption = Annotated[int, typer.Option(metavar="N", help="Top records a neuron.", min=4)]
+RandomOption = Annotated[int, typer.Option(metavar="N", help="Random records a neuron.", min=3)]
+PerBand = Annotated[int, typer.Option(metavar="N", help="Records a quantile band.", min=1)]
+StoredAs = Annotated[str, typer.Option(metavar="TYPE", help="Stored as float16 or float32.")]
+WholeTable = Annotated[
+    bool, typer.Option("--whole-table", help="Keep the means of all tokens: for --table-size all.")
+]
+ContextTable = Annotated[
+    bool, typer.Option("--context-table", help="Also means of tokens after certain others.")
+]
+MemoryOption = Annotated[
+    int, typer.Option("--memory", metavar="MB", help="For token tables and quantiles.", min=16)
+]
+BatchOption = Annotated[int, typer.Option(metavar="N", help="Excerpts a forward pass.", min=1)]
+DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")]
+
+NeuronArgument = Annotated[
+    str, typer.Argument(metavar="NEURON", help="SUBJECT/SITE/INDEX, or SUBJECT/LAYER/INDEX.")
+]
+ShowTop = Annotated[int, typer.Option(metavar="N", help="How many top records.", min=0)]
+ShowRandom = Annotated[int, typer.Option(metavar="N", help="How many random records.", min=0)]
+ShowQuantile = Annotated[
+    bool, typer.Option("--quantile", help="Also records of each quantile band.")
+]
+PlainOption = Annotated[bool, typer.Option("--plain", help="Without colour: [token 7].")]
+
+PublishedSource = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="A folder {layer}/{neuron}.json or .jsonl.")
+]
+ImportName = Annotated[
+    str, typer.Option("--name", metavar="NAME", help="The subject's, or the run's, name here.")
+]
+ExportFolder = Annotated[Path, typer.Option(metavar="DIR", help="A folder to write to.")]
+ExportSimulator = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Whose simulations; default: imported, else token-lookup."),
+]
+
+
+def subject_name(here: Workspace, name: str | None) -> str:
+    """The subject asked for, or the only one there is. Raises ConfigError."""
+    known = sorted(path.parent.parent.name for path in here.data.glob("*/corpus/manifest.json"))
+    if name is None and len(known) == 1:
+        return known[0]
+    if name is None or name not in known:
+        what = "which subject?" if name is None else f"no subject '{name}' in {here.data};"
+        raise ConfigError(f"{what} --subject takes one of: {', '.join(known) or 'none yet'}")
+    return name
+
+
+def collected(
+    here: Workspace, subject: str, layer: str | None, site: Sequence[str] | None
+) -> list[str]:
+    """Of the sites that were collected, those asked for, by default all."""
+    from neuron_explainer.collect import sites
+    from neuron_explainer.record_set import collected_sites
+
+    known = collected_sites(here.data, subject)
+    return sites.choose(known, layer, site or ()) if layer or site else list(known)
+
+
+def options_of(given: Sequence[str] | None, **named: str | None) -> dict[str, Any]:
+    """`--option NAME=VALUE` and options with flags of their own; numbers become numbers."""
+    options = {key: value for key, value in named.items() if value is not None}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--option {text}: write NAME=VALUE")
+        options[key.replace("-", "_")] = value
+    return {key: int(value) if value.isdigit() else value for key, value in options.items()}

@@ -1,0 +1,105 @@
+"""What the command line says: results on stdout, everything else on stderr.
+
+Together with `cli.py` the only place that prints and exits.
+"""
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from neuron_explainer.config import ScoreSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from neuron_explainer.records import Failure
+    from neuron_explainer.runs import Run
+    from neuron_explainer.terminal import TerminalProgress
+
+Result = TypeVar("Result")
+
+# what explaining does not need to say anything about: these neurons have nothing to explain
+_EXPECTED_CAUSES = {"never-active"}
+
+
+def console(stderr: bool = False) -> "Console":
+    """A terminal to write to; what goes to a file is not cut to a screen's width."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = 120
+    return made
+
+
+def progress() -> "TerminalProgress":
+    """Bars on stderr."""
+    from neuron_explainer.terminal import TerminalProgress
+
+    return TerminalProgress(console(stderr=True))
+
+
+def wait(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a stage: the one event loop of a command."""
+    return asyncio.run(work)
+
+
+def show(report: Mapping[str, Any] | Sequence[str], as_json: bool) -> None:
+    """Print a report as JSON, or as lines."""
+    if as_json:
+        import orjson
+
+        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+        sys.stdout.write(orjson.dumps(report, option=options).decode())
+        return
+    lines = (
+        [f"{key}: {value}" for key, value in report.items()]
+        if isinstance(report, Mapping)
+        else report
+    )
+    for line in lines:
+        print(line)
+
+
+def show_summary(run: "Run", settings: ScoreSettings, as_json: bool) -> None:
+    """Print the table of a run's scores."""
+    from neuron_explainer.score import summary
+    from neuron_explainer.terminal import score_tables
+
+    rows = summary.rows_of(run, settings)
+    if as_json:
+        show({"run": run.name, "rows": [summary.as_json(row, settings.seed) for row in rows]}, True)
+        return
+    terminal = console()
+    terminal.print(f"run {run.name}: correlation of predicted and true activations")
+    terminal.print(score_tables([summary.cells(row) for row in rows]))
+    terminal.print()
+    for line in summary.remarks(run, rows):
+        terminal.print(line)
+
+
+def say_notices(notices: Sequence[str]) -> None:
+    """What the user should know although all went well."""
+    for notice in notices:
+        print(f"note: {notice}", file=sys.stderr)
+
+
+def end(failures: Mapping[str, int]) -> None:
+    """List failures by cause; exit 1 when there is one that is no property of the neuron."""
+    for cause, count in failures.items():
+        print(f"without result: {count:,} neurons, cause {cause}", file=sys.stderr)
+    if failures.keys() - _EXPECTED_CAUSES:
+        raise typer.Exit(1)
+
+
+def list_failures(failures: Sequence["Failure"]) -> None:
+    """Name the first of them; exit 1 when there is one."""
+    for failure in failures[:20]:
+        print(f"failed: {failure.neuron}: {failure.message}", file=sys.stderr)
+    if len(failures) > 20:
+        print(f"… and {len(failures) - 20} more", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
