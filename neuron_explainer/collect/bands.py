@@ -3,9 +3,12 @@
 Which band an excerpt belongs to is known only at the end. So each band keeps more candidates than
 it needs, drawn at random from the excerpts that may still fall into it: those inside the quantiles
 of the excerpts seen so far, widened by four standard errors. Excerpts must come in random order.
-At the end the exact boundaries decide, and a band takes its candidates of highest priority.
+At the end the exact boundaries decide, and a band takes its candidates of highest priority. Where
+too few of them are inside, as for one neuron in ten while the quantiles are not well known, those
+inside among the random and the top records are candidates, too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +55,7 @@ class BandReservoirs:
         self._reservoirs = {
             band: Reservoir(neurons, _OVERSAMPLING * per_band, time)
             for band, (low, _) in enumerate(BANDS)
-            if np.ceil((1.0 - low) * excerpts) > top
+            if np.ceil((1.0 - low) * excerpts) > top or per_band > top
         }
 
     def update(self, keys: Tensor, maxima: Tensor, activations: Tensor) -> None:
@@ -84,34 +87,49 @@ class BandReservoirs:
             outside = ~self._allowed(band, reservoir.maxima)
             reservoir.keys[outside] = EMPTY
 
-    def result(self, top: Reservoir, seed: int) -> BandSample:
-        """The sample of every band, those near the top drawn from the excerpts in `top`."""
+    def result(self, top: Reservoir, random: Reservoir, seed: int) -> BandSample:
+        """The sample of every band; `seed` is that of the priorities given to `update`."""
         known = self._maxima[:, : min(self.seen, self._maxima.shape[1])]
         boundaries = np.quantile(known.numpy(), QUANTILES, axis=1).T.astype(np.float32)
         edges = np.pad(boundaries, ((0, 0), (1, 1)), constant_values=np.inf)
         edges[:, 0] = -np.inf
-        priorities = priority_keys(seed, len(top.keys), positions_of(top.keys))
+        limits = torch.from_numpy(edges)[:, :, None]
         samples = []
         for band in range(len(BANDS)):
-            source = self._reservoirs.get(band, top)
-            keys = priorities if source is top else source.keys
-            inside = _between(source.maxima, edges[:, band], edges[:, band + 1])
-            samples.append(self._pick(source, torch.where(inside, keys, EMPTY)))
+            own = self._reservoirs.get(band, top)
+            within = limits[:, band], limits[:, band + 1]
+            sample = self._pick([own], slice(None), within, seed)
+            short = torch.nonzero((sample[0] == EMPTY).any(1))[:, 0]
+            if own is not top and len(short):
+                fuller = self._pick([own, random, top], short, within, seed)
+                for part, better in zip(sample, fuller, strict=True):
+                    part[short] = better
+            samples.append(sample)
         keys, maxima, activations = (torch.stack(parts, 1) for parts in zip(*samples, strict=True))
         return BandSample(boundaries, keys, maxima, activations)
 
-    def _pick(self, source: Reservoir, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        order = keys.topk(min(self.per_band, keys.shape[1]), 1).indices
-        rows = order[:, :, None].expand(-1, -1, source.activations.shape[2])
-        return (
-            keys.gather(1, order),
-            source.maxima.gather(1, order),
-            source.activations.gather(1, rows),
-        )
+    def _pick(
+        self,
+        sources: Sequence[Reservoir],
+        neurons: slice | Tensor,
+        within: tuple[Tensor, Tensor],
+        seed: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, maxima and activations of the excerpts of highest priority in a band."""
+        maxima = torch.cat([source.maxima[neurons] for source in sources], 1)
+        keys = torch.cat([_priorities(source, seed)[neurons] for source in sources], 1)
+        inside = (maxima >= within[0][neurons]) & (maxima <= within[1][neurons])
+        ordered, order = torch.where(inside, keys, EMPTY).sort(1, descending=True)
+        ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = EMPTY  # in two of the sources
+        keys, best = ordered.topk(self.per_band, 1)
+        places = order.gather(1, best)
+        activations = torch.cat([source.activations[neurons] for source in sources], 1)
+        rows = places[:, :, None].expand(-1, -1, activations.shape[2])
+        return keys, maxima.gather(1, places), activations.gather(1, rows)
 
 
-def _between(maxima: Tensor, low: NDArray[np.float32], high: NDArray[np.float32]) -> Tensor:
-    return (maxima >= torch.from_numpy(low)[:, None]) & (maxima <= torch.from_numpy(high)[:, None])
+def _priorities(reservoir: Reservoir, seed: int) -> Tensor:
+    return priority_keys(seed, len(reservoir.keys), positions_of(reservoir.keys))
 
 
 def _widened(ordered: Tensor, band: tuple[float, float]) -> tuple[Tensor, Tensor]:

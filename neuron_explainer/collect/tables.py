@@ -53,7 +53,9 @@ class SiteTables:
         self._kept_tokens = settings.kept_tokens
         self._whole_table = settings.whole_table
         self._dtype = settings.activations
-        self._bands = collector.bands.result(collector.top, collector.seed + BAND_SEED)
+        self._bands = collector.bands.result(
+            collector.top, collector.random, collector.seed + BAND_SEED
+        )
         self._moments = collector.moments.result()
 
     def shard(self, shard: Shard) -> dict[str, pa.Table]:
