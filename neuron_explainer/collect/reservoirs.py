@@ -65,6 +65,8 @@ class Reservoir:
         An excerpt whose key is EMPTY is not taken.
         """
         capacity = self.keys.shape[1]
+        if not capacity:
+            return
         candidates = torch.nonzero(keys.amax(1) > self.keys.amin(1))[:, 0]
         if not len(candidates):
             return
