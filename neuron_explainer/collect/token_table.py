@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neuron_explainer.record_set import Corpus
 
+_SINGLE = float(np.finfo(np.float32).eps)
 POOLED = 0  # the row of all tokens without one of their own
 
 
@@ -113,14 +114,21 @@ class TokenTableAccumulator:
     def without(
         self, neurons: slice, held_out: "HeldOut"
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Sums and counts (neurons, rows) less what `held_out` added to them."""
+        """Sums and counts (neurons, rows) less what `held_out` added to them.
+
+        A sum that comes from held-out records alone is exactly zero afterwards: what single
+        precision would leave of it would still say where the neuron fires in them.
+        """
         sums = self._sums[:, neurons].T.double().numpy()
         rows = sums.shape[1]
         cells = held_out.neuron * rows + held_out.row
         own = np.bincount(cells, held_out.activation, sums.size).reshape(sums.shape)
         times = np.bincount(cells, minlength=sums.size).reshape(sums.shape)
+        magnitude = np.bincount(cells, np.abs(held_out.activation), sums.size)
+        rounding = _SINGLE * times * magnitude.reshape(sums.shape)
         counts = self._counts[None, :] - times
-        return np.where(counts > 0, sums - own, 0.0), counts
+        left = sums - own
+        return np.where((counts > 0) & (np.abs(left) > rounding), left, 0.0), counts
 
 
 @dataclass(frozen=True, slots=True)
