@@ -53,7 +53,9 @@ def write_corpus(
     written = 0
     with replacing(folder.path / "sequences.arrow") as file:
         with pa.ipc.new_file(file, schemas.SEQUENCES) as writer:
-            for block in _blocks(_excerpts(documents, tokenizer, rule)):
+            for block in _blocks(
+                _scorable(_excerpts(documents, tokenizer, rule), tokenizer, prefix)
+            ):
                 writer.write_batch(_sequence_batch(block, prefix))
                 ids = np.concatenate([tokens for _, _, tokens in block])
                 counts += np.bincount(ids, minlength=len(counts))
@@ -73,6 +75,16 @@ def _prefix(tokenizer: Tokenizer, rule: ExcerptRule) -> NDArray[np.int32]:
 
 
 Excerpt = tuple[int, int, NDArray[np.int32]]  # document, first token in it, tokens
+
+
+def _scorable(
+    excerpts: Iterator[Excerpt], tokenizer: Tokenizer, prefix: NDArray[np.int32]
+) -> Iterator[Excerpt]:
+    """Those excerpts that have a token which counts: see Corpus.scored."""
+    special, shown_only = tokenizer.special, 1 - len(prefix)
+    for excerpt in excerpts:
+        if not special[excerpt[2][shown_only:]].all():
+            yield excerpt
 
 
 def _excerpts(
