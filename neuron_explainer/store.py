@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from neuron_explainer import __version__
-from neuron_explainer.errors import DataError, RunLocked, RunMismatch, WorkspaceError
+from neuron_explainer.errors import (
+    DataError,
+    RunLocked,
+    RunMismatch,
+    UserError,
+    WorkspaceError,
+)
 
 SCHEMA_VERSION = 1
 SHARD_SIZE = 512  # neurons
@@ -104,8 +111,10 @@ def remove_leftovers(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for writing. Raises RunLocked when another process holds it.
 
-    The lock is the kernel's and goes with the process, so a crash never leaves one behind.
+    The lock is the kernel's and goes with the process, so a crash never leaves one behind. A folder
+    that was made for a block which then cannot run goes again, unless results are in it.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -121,8 +130,17 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         remove_leftovers(folder)
         yield
+    except UserError:
+        if made and not _holds_results(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     finally:
         os.close(descriptor)
+
+
+def _holds_results(folder: Path) -> bool:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return any(path.name not in {".lock", "manifest.json"} for path in files)
 
 
 class Folder:

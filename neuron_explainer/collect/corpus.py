@@ -138,9 +138,9 @@ def _open(path: Path) -> BinaryIO:
     return stream
 
 
-def _read(file: BinaryIO, path: Path, size: int = -1) -> bytes:
+def _read(file: BinaryIO, path: Path, size: int | None = None) -> bytes:
     try:
-        return file.read(size)
+        return file.read(size)  # type: ignore[arg-type]  # pyarrow's takes None, not -1
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
 

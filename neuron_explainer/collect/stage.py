@@ -1,5 +1,6 @@
 """The collect stage: one pass of a subject over a corpus, all sites at once."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, locked, shards_of
 from neuron_explainer.subjects.base import Observer, Subject
+from neuron_explainer.workspace import check_name
 
 _FLOAT = 4  # bytes
 _FEWEST_EXCERPTS = 4  # so that every split has a top and a random record
@@ -68,7 +70,7 @@ def collect(
     chosen = site_choice.choose(
         subject.sites(), settings.layers, _with_latents(settings, subject_settings)
     )
-    name = subject_settings.folder_name
+    name = check_name(subject_settings.folder_name)
     with locked(data / name):
         corpus = _corpus(data / name / "corpus", source, subject, settings, progress)
         folders = {site: RecordSet(data, name, site).folder for site in chosen}
@@ -105,6 +107,7 @@ def _corpus(
             f"{subject.context - 1} or less"
         )
     folder = Folder(path, "neuron-explainer collect")
+    complete = folder.complete
     folder.open(
         {
             "corpus": source.digest(),
@@ -114,16 +117,23 @@ def _corpus(
             **asdict(rule),
         }
     )
-    if not folder.complete:
-        with progress("tokenise", 0, "documents") as advance:
-            write_corpus(folder, _counted(source, advance), subject.tokenizer, rule)
-    corpus = Corpus(path)
-    if len(corpus) < _FEWEST_EXCERPTS:
+    if not complete:
+        try:
+            with progress("tokenise", 0, "documents") as advance:
+                write_corpus(folder, _counted(source, advance), subject.tokenizer, rule)
+            _check_number(len(Corpus(path)), source, rule)
+        except CorpusError:  # it is no use: a better one must not find its place taken
+            shutil.rmtree(path)
+            raise
+    return Corpus(path)
+
+
+def _check_number(excerpts: int, source: CorpusSource, rule: ExcerptRule) -> None:
+    if excerpts < _FEWEST_EXCERPTS:
         raise CorpusError(
-            f"{source.path} gives {len(corpus)} excerpts of {rule.length} tokens: at least "
+            f"{source.path} gives {excerpts} excerpts of {rule.length} tokens: at least "
             f"{_FEWEST_EXCERPTS} are needed to hold records out"
         )
-    return corpus
 
 
 def _counted(source: CorpusSource, advance: Callable[[int], None]) -> Iterator[str]:
