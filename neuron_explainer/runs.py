@@ -16,7 +16,7 @@ from neuron_explainer.records import (
     TokenTable,
 )
 from neuron_explainer.store import Folder
-from neuron_explainer.workspace import Workspace
+from neuron_explainer.workspace import Workspace, check_name
 
 _BYTES, _FLOATS = pa.list_(pa.binary()), pa.list_(pa.float32())
 
@@ -27,6 +27,9 @@ class Run:
 
     workspace: Workspace
     name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
 
     @property
     def folder(self) -> Folder:
@@ -48,7 +51,7 @@ class Run:
     def simulations(self, simulator: str) -> Folder:
         """Where one simulator's simulations and scores are."""
         return Folder(
-            self.workspace.scoring / self.name / simulator,
+            self.workspace.scoring / self.name / check_name(simulator),
             f"neuron-explainer simulate {self.name} --simulator {simulator}",
         )
 

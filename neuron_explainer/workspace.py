@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuron_explainer.errors import WorkspaceError
+from neuron_explainer.errors import ConfigError, WorkspaceError
 
 FOLDERS = ("data", "explanations", "scoring", "prompts")
 _PACKAGE = Path(__file__).parent
@@ -39,6 +39,13 @@ class Workspace:
     def run_file(self) -> Path:
         """The configuration of `neuron-explainer run`, where there is one."""
         return self.root / "run.toml"
+
+
+def check_name(name: str) -> str:
+    """`name` of a run or subject, which is that of one folder. Raises ConfigError."""
+    if name in {"", ".", ".."} or any(mark in name for mark in "/\\\0"):
+        raise ConfigError(f"'{name}' cannot name a run or subject: it must be a folder's name")
+    return name
 
 
 def shipped() -> Path:
