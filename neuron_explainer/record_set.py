@@ -108,7 +108,9 @@ class RecordSet:
     def folder(self) -> Folder:
         """The folder with this site's shards."""
         layer = self.site.split(".")[1]
-        command = f"neuron-explainer collect --subject {self.subject} --layer {layer}"
+        of_layer = self.site == f"blocks.{layer}.mlp.hook_post"
+        where = f"--layer {layer}" if of_layer else f"--site {self.site}"
+        command = f"neuron-explainer collect --subject {self.subject} {where}"
         return Folder(self.data / self.subject / self.site, command)
 
     @cached_property
