@@ -1,6 +1,7 @@
 """Shards × neurons: what is left to do, done with bounded concurrency, failures kept as rows."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
@@ -14,6 +15,7 @@ from neuron_explainer.store import SHARD_SIZE, Folder, Shard
 
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
+_RANGE = re.compile(r"(?P<first>[0-9]{1,12})(-(?P<last>[0-9]{1,12}))?")
 
 
 class Progress(Protocol):
@@ -35,13 +37,17 @@ def parse_neurons(text: str | None, width: int) -> list[int]:
         return list(range(width))
     chosen: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None:
             raise ConfigError(f"'{text}' is no list of neurons: write for example 0-99,512")
-        chosen.update(range(int(first), int(last or first) + 1))
-    beyond = [index for index in chosen if index >= width]
-    if beyond:
-        raise ConfigError(f"there is no neuron {min(beyond)}: the site has 0 to {width - 1}")
+        first, last = int(match["first"]), int(match["last"] or match["first"])
+        if last < first:
+            raise ConfigError(f"'{part.strip()}' runs backwards: write {last}-{first}")
+        if last >= width:
+            raise ConfigError(
+                f"there is no neuron {max(first, width)}: the site has 0 to {width - 1}"
+            )
+        chosen.update(range(first, last + 1))
     return sorted(chosen)
 
 

@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from neuron_explainer.errors import SubjectError
-from neuron_explainer.registry import unknown
 
-_LAYERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+_LAYERS = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*")
 
 
 def choose(sites: Mapping[str, int], layers: str | None, named: Sequence[str]) -> list[str]:
@@ -14,11 +13,11 @@ def choose(sites: Mapping[str, int], layers: str | None, named: Sequence[str]) -
 
     Raises SubjectError when one does not exist, and lists those that do.
     """
-    wanted = {f"blocks.{layer}.mlp.hook_post" for layer in _parse_layers(layers, sites)}
-    for site in named:
+    wanted = [f"blocks.{layer}.mlp.hook_post" for layer in _parse_layers(layers, sites)]
+    wanted += named
+    for site in wanted:
         if site not in sites:
-            raise SubjectError(f"{unknown('site', site, [])}; {describe(sites)}")
-        wanted.add(site)
+            raise SubjectError(f"there is no site '{site}': {describe(sites)}")
     if not wanted:
         raise SubjectError(f"no site was asked for: give --layer or --site; {describe(sites)}")
     return [site for site in sites if site in wanted]
@@ -26,15 +25,22 @@ def choose(sites: Mapping[str, int], layers: str | None, named: Sequence[str]) -
 
 def describe(sites: Mapping[str, int]) -> str:
     """The sites that exist, shortly."""
-    depth = _depth(sites)
-    hooks = sorted({re.sub(r"^blocks\.\d+\.", "", site) for site in sites if "/" not in site})
     latents = [site for site in sites if "/" in site]
-    plain = f"there are blocks.0 to blocks.{depth - 1} with {', '.join(hooks)}"
-    return f"{plain}, and {', '.join(latents)}" if latents else plain
+    plain = [site for site in sites if "/" not in site]
+    parts = [*([_of_blocks(plain)] if plain else []), *latents]
+    return f"there are {' and '.join(parts) or 'none yet'}"
 
 
-def _depth(sites: Mapping[str, int]) -> int:
-    return 1 + max(int(site.split(".")[1]) for site in sites)
+def _of_blocks(sites: Sequence[str]) -> str:
+    layers = sorted({_layer(site) for site in sites})
+    hooks = sorted({site.split(".", 2)[2] for site in sites})
+    whole = len(layers) == layers[-1] - layers[0] + 1 > 1
+    blocks = [f"blocks.{layer}" for layer in ((layers[0], layers[-1]) if whole else layers)]
+    return f"{(' to ' if whole else ', ').join(blocks)} with {', '.join(hooks)}"
+
+
+def _layer(site: str) -> int:
+    return int(site.split(".")[1])
 
 
 def _parse_layers(layers: str | None, sites: Mapping[str, int]) -> list[int]:
@@ -42,11 +48,14 @@ def _parse_layers(layers: str | None, sites: Mapping[str, int]) -> list[int]:
         return []
     if not _LAYERS.fullmatch(layers):
         raise SubjectError(f"'{layers}' is no list of layers: write for example 0-3,5")
+    depth = 1 + max(map(_layer, sites), default=-1)
     chosen: list[int] = []
     for part in layers.split(","):
         first, _, last = part.partition("-")
-        chosen.extend(range(int(first), int(last or first) + 1))
-    depth = _depth(sites)
-    if beyond := [layer for layer in chosen if layer >= depth]:
-        raise SubjectError(f"there is no layer {beyond[0]}: the model has 0 to {depth - 1}")
+        begin, end = int(first), int(last or first)
+        if end < begin:
+            raise SubjectError(f"'{layers}' runs backwards: write {end}-{begin}")
+        if end >= depth:
+            raise SubjectError(f"there is no layer {max(begin, depth)}: {describe(sites)}")
+        chosen.extend(range(begin, end + 1))
     return chosen
