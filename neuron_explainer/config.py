@@ -1,11 +1,24 @@
-"""run.toml and flags, as frozen settings. An unknown key is an error that names the nearest one."""
+"""run.toml and flags, as frozen settings. An unknown key is an error that names the nearest one.
+
+`Annotated[int, 4]` is a whole number of at least 4.
+"""
 
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from neuron_explainer.errors import ConfigError
 from neuron_explainer.registry import unknown
@@ -29,13 +42,14 @@ class SubjectSettings:
     model: str = ""  # a folder or a hub id
     name: str | None = None  # its folder under data/; default: the last part of `model`
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     sae: tuple[SaeSettings, ...] = ()
 
     @property
     def folder_name(self) -> str:
         """The subject's name in paths and neuron ids."""
-        return self.name or Path(self.model).name
+        model = Path(self.model)
+        return self.name or (model.resolve() if model.is_dir() else model).name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +61,19 @@ class CollectSettings:
     sites: tuple[str, ...] = ()  # by TransformerLens name
     split_on: Literal["file", "blank-line", "line"] = "file"
     text_field: str = "text"
-    excerpt_tokens: int = 64
-    minimum_tokens: int = 16
+    excerpt_tokens: Annotated[int, 2] = 64
+    minimum_tokens: Annotated[int, 1] = 16
     bos: Literal["prepend", "none"] = "prepend"
-    top: int = 20
-    random: int = 20
-    per_band: int = 4
+    top: Annotated[int, 4] = 20
+    random: Annotated[int, 3] = 20
+    per_band: Annotated[int, 0] = 4
     activations: Literal["float16", "float32"] = "float16"
-    token_minimum: int = 5  # occurrences a token needs for a row of its own
-    kept_tokens: int = 100  # rows of the token table that are kept of each neuron
+    token_minimum: Annotated[int, 1] = 5  # occurrences a token needs for a row of its own
+    kept_tokens: Annotated[int, 0] = 100  # rows of the token table that are kept of each neuron
     whole_table: bool = False  # keep them all: needed for the published lookup baseline
     context_table: bool = False  # also rows for a token after a certain other
-    memory_mb: int = 1024  # for token tables and quantiles
-    batch: int = 32  # excerpts
+    memory_mb: Annotated[int, 16] = 1024  # for token tables and quantiles
+    batch: Annotated[int, 1] = 32  # excerpts
     seed: int = 0
 
 
@@ -80,7 +94,7 @@ class SimulateSettings:
     simulators: tuple[str, ...] = ("token-lookup", "constant", "shuffled")
     test: bool = False  # also the test split, for a final report
     seed: int = 0
-    concurrency: int = 64
+    concurrency: Annotated[int, 1] = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,8 @@ def load(path: Path) -> Settings:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"no configuration at {path}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no valid TOML: {error}") from error
     return _anchored(build(Settings, content, str(path)), path.parent)
@@ -117,7 +133,7 @@ def build(made: type[Made], content: object, where: str) -> Made:
     """A settings dataclass from plain values, checked key by key. Raises ConfigError."""
     if not isinstance(content, Mapping):
         raise ConfigError(f"{where} must be a table of settings, not {content!r}")
-    hints = get_type_hints(made)
+    hints = get_type_hints(made, include_extras=True)
     for key in content:
         if key not in hints:
             raise ConfigError(f"{where}: {unknown('setting', str(key), list(hints))}")
@@ -134,6 +150,11 @@ def _required(needed: Any) -> bool:
 
 def _value(hint: Any, value: object, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        number, least = _value(arguments[0], value, where), arguments[1]
+        if number < least:
+            raise ConfigError(f"{where} is {number}; it must be at least {least}")
+        return number
     if is_dataclass(hint):
         return build(cast(type, hint), value, where)
     if origin is Literal:
