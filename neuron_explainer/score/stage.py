@@ -52,6 +52,11 @@ def score(
     folder = run.simulations(simulator)
     if not folder.exists:
         raise DataError(f"{simulator} has not simulated run '{run.name}': {folder.rebuild}")
+    if settings.split not in folder.manifest()["config"].get("splits", [settings.split]):
+        raise DataError(
+            f"{simulator} has not simulated the {settings.split} split of run '{run.name}': "
+            f"delete {folder.path} and run {folder.rebuild} --{settings.split}"
+        )
     with locked(folder.path):
         todo = [
             (site, shard, file)
