@@ -40,11 +40,7 @@ class HuggingFaceSubject:
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
         self._model = model.eval()
         config: Any = model.config
-        if config.model_type != "gpt2":
-            raise SubjectError(
-                f"the architecture '{config.model_type}' is not supported: "
-                "choose a model of the GPT-2 architecture (model_type 'gpt2')"
-            )
+        _check_architecture(config)
         self._config = config
         self.tokenizer = HuggingFaceTokenizer(tokenizer, config.vocab_size)
 
@@ -52,12 +48,15 @@ class HuggingFaceSubject:
     def load(cls, source: str, device: str = "cpu", dtype: str = "float32") -> "HuggingFaceSubject":
         """From a folder or a hub id. Raises SubjectError when it cannot be loaded whole."""
         import transformers
+        from huggingface_hub.utils import logging as hub_logging
         from safetensors import SafetensorError
 
+        hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries: what they come to is in our message
         logging: Any = transformers.utils.logging
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         try:
+            _check_architecture(transformers.AutoConfig.from_pretrained(source))
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 source, dtype=getattr(torch, dtype), output_loading_info=True
@@ -71,7 +70,11 @@ class HuggingFaceSubject:
                 f"{source} lacks the weights {absent[0]} ({len(absent)} in all): "
                 "its config.json and its weights do not belong together"
             )
-        return cls(model.to(device), tokenizer)
+        if len(tokenizer) <= len(
+            tokenizer.all_special_tokens
+        ):  # without files, an empty one is made
+            raise SubjectError(f"{source} has no tokenizer: put its tokenizer.json there")
+        return cls(_moved(model, device), tokenizer)
 
     @property
     def layers(self) -> int:
@@ -135,6 +138,26 @@ def _reader(observer: Observer, last: bool) -> Callable[[Any], None]:
             raise _Stop
 
     return read
+
+
+def _check_architecture(config: Any) -> None:
+    if config.model_type != "gpt2":
+        raise SubjectError(
+            f"the architecture '{config.model_type}' is not supported: "
+            "choose a model of the GPT-2 architecture (model_type 'gpt2')"
+        )
+
+
+def _moved(model: Any, device: str) -> nn.Module:
+    try:
+        moved: nn.Module = model.to(device)
+    except (
+        AssertionError,
+        RuntimeError,
+    ) as error:  # the former is what a CPU build of torch raises
+        reason = str(error).splitlines()[0]
+        raise SubjectError(f"the model cannot go to --device {device}: {reason}") from error
+    return moved
 
 
 def _cannot_load(source: str, error: Exception) -> str:
