@@ -60,12 +60,12 @@ def run(
     from neuron_explainer import config as configuration
     from neuron_explainer import pipeline
 
-    place = folder or Path()
-    if not workspace.is_workspace(place) and (folder or not any(place.iterdir())):
-        workspace.init(place)
-    here = workspace.find(folder)
-    file = config or (here.run_file if here.run_file.is_file() else None)
+    place = workspace.Workspace(folder or Path())
+    file = config or (place.run_file if place.run_file.is_file() else None)
     settings = configuration.load(file) if file else pipeline.example_settings()
+    if not workspace.is_workspace(place.root) and (folder or not any(place.root.iterdir())):
+        workspace.init(place.root)
+    here = workspace.find(folder)
     finished = output.wait(pipeline.run_all(here, settings, output.progress()))
     output.say_notices(finished.notices)
     output.show_summary(finished.run, settings.score, as_json)

@@ -136,6 +136,10 @@ def collected(
     from neuron_explainer.record_set import collected_sites
 
     known = collected_sites(here.data, subject)
+    if not known:
+        raise ConfigError(
+            f"no site of {subject} is complete: finish it with neuron-explainer collect"
+        )
     return sites.choose(known, layer, site or ()) if layer or site else list(known)
 
 
@@ -147,4 +151,4 @@ def options_of(given: Sequence[str] | None, **named: str | None) -> dict[str, An
         if not equals:
             raise ConfigError(f"--option {text}: write NAME=VALUE")
         options[key.replace("-", "_")] = value
-    return {key: int(value) if value.isdigit() else value for key, value in options.items()}
+    return {key: int(value) if value.isdecimal() else value for key, value in options.items()}
