@@ -67,19 +67,22 @@ def _scores(run: Run, neuron: NeuronId) -> dict[str, dict[str, float | None]]:
 
 def render(found: Found, choice: Choice, plain: bool) -> RenderableType:
     """What a terminal shows."""
-    explanations = [
-        (judged.run, judged.explanation, _first_scores(judged)) for judged in found.explanations
-    ]
-    return neuron_view(found.neuron, explanations, list(_groups(found.neuron, choice)), plain)
+    explanations = [(_title(judged), judged.explanation) for judged in found.explanations]
+    return neuron_view(found.neuron, explanations, _groups(found.neuron, choice), plain)
 
 
-def _first_scores(judged: Judged) -> dict[str, float | None]:
-    return {
-        f"{simulator} {name}": scores[f"correlation_{key}"]
+def _title(judged: Judged) -> str:
+    """The run and what its explanation scored, the nulls aside."""
+    figures = [
+        f"{simulator} scores {_figure(scores[_SCORES[0]])}, {_figure(scores[_SCORES[1]])} on random"
         for simulator, scores in judged.scores.items()
         if simulator not in {"constant", "shuffled"}
-        for name, key in (("top and random", "top_and_random"), ("random only", "random_only"))
-    }
+    ]
+    return "  ".join([judged.run, *(f"({figure})" for figure in figures)])
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.2f}"
 
 
 def _groups(neuron: NeuronRecord, choice: Choice) -> list[tuple[str, Sequence[Record]]]:

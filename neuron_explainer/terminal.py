@@ -90,27 +90,26 @@ def score_tables(rows: Sequence[Mapping[str, object]]) -> RenderableType:
 
 def neuron_view(
     neuron: NeuronRecord,
-    explanations: Sequence[tuple[str, Explanation, Mapping[str, float | None]]],
+    explanations: Sequence[tuple[str, Explanation]],
     groups: Sequence[tuple[str, Sequence[Record]]],
     plain: bool,
 ) -> RenderableType:
-    """One neuron: header, explanations with scores, and groups of records as heat maps."""
+    """One neuron: header, titled explanations, and groups of records as heat maps."""
     parts: list[RenderableType] = [Text(str(neuron.neuron), style="bold")]
     if neuron.statistics is not None:
         parts.append(Text(_header(neuron.statistics), style="" if plain else "dim"))
-    for run, explanation, scores in explanations:
-        figures = ", ".join(
-            f"{name} {'undefined' if value is None else f'{value:.2f}'}"
-            for name, value in scores.items()
-        )
-        parts.append(Text(f"\n{run}" + (f"  ({figures})" if figures else ""), style="bold"))
-        parts.append(Text(explanation.text))
+    for title, explanation in explanations:
+        parts += [Text(f"\n{title}", style="bold"), Text(readable(explanation.text.encode()))]
     if not explanations:
         parts.append(Text("\nnot explained yet: neuron-explainer explain"))
     scale = max((record.maximum for record in neuron.of_kind("top")), default=0.0)
     for title, records in groups:
-        parts.append(Text(f"\n{title}", style="bold"))
-        parts.extend(heat_map(record, scale, plain) for record in records)
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(justify="right", style="" if plain else "dim")
+        grid.add_column(overflow="fold")
+        for record in records:
+            grid.add_row(f"{record.maximum:.2f}", heat_map(record, scale, plain))
+        parts += [Text(f"\n{title}", style="bold"), grid]
     return Group(*parts)
 
 
@@ -133,7 +132,7 @@ def heat_map(record: Record, scale: float, plain: bool) -> Text:
 
     `scale` is the activation of full colour. Positions that are not scored are never coloured.
     """
-    text = Text(f"{record.maximum:7.2f}  ", style="" if plain else "dim")
+    text = Text()
     for token, level in zip(record.tokens, _levels(record, scale), strict=True):
         shown = readable(token)
         if int(10 * level) == 0:
@@ -155,4 +154,6 @@ def _levels(record: Record, scale: float) -> NDArray[np.float64]:
 
 def _colour(level: float) -> str:
     mixed = [round(low + (high - low) * level) for low, high in zip(_LOW, _HIGH, strict=True)]
-    return f"{'white' if level > 0.75 else 'black'} on #{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}"
+    return (
+        f"{'#ffffff' if level > 0.75 else '#000000'} on #{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}"
+    )

@@ -149,21 +149,23 @@ def _sentence(table: TokenTable) -> str:
     loud.sort(key=lambda place: -table.activations[place] * table.shares[place] ** 0.5)
     named, others = loud[:_NAMED_TOKENS], loud[_NAMED_TOKENS:]
     share = sum(table.shares[place] for place in others)
+    entries = [_entry(table, place, first=place == named[0]) for place in named]
     return prompts.render(
         "token-lookup",
         {
-            "tokens": ", ".join(_entry(table, place) for place in named) or "no token of its own",
-            "more": f" and {len(others)} more ({share:.0%} of it)" if others else "",
+            "tokens": ", ".join(entries) or "no token in particular",
+            "more": f" and {len(others)} more ({share:.0%})" if others else "",
             "quiet": f"; least on {_names(table, quiet[-_QUIET_TOKENS:])}" if quiet else "",
         },
     )
 
 
-def _entry(table: TokenTable, place: int) -> str:
-    return (
-        f"{_name(table, place)} ({table.activations[place]:.1f}, "
-        f"{table.shares[place]:.0%} of its activation)"
-    )
+def _entry(table: TokenTable, place: int, first: bool) -> str:
+    """A token with its mean and its share; what the figures are is said at the first one."""
+    mean, share = f"{table.activations[place]:.1f}", f"{table.shares[place]:.0%}"
+    if first:
+        return f"{_name(table, place)} (mean {mean} of 10, {share} of its activation)"
+    return f"{_name(table, place)} ({mean}, {share})"
 
 
 def _names(table: TokenTable, places: Sequence[int]) -> str:
