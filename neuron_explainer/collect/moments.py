@@ -14,6 +14,7 @@ _BINS = 64
 HISTOGRAM_EDGES: NDArray[np.float64] = np.array(
     [2.0 ** (_LOWEST_EXPONENT + step // 2) * (1.5 if step % 2 else 1.0) for step in range(_BINS)]
 )
+_SMALLEST_VARIANCE = 1e-16  # fourth powers of what varies less are lost to single precision
 _CHUNK_ELEMENTS = 1 << 17  # of float32: the working set stays in the cache
 
 
@@ -90,5 +91,6 @@ def _central(
     variance = np.maximum(0.0, second - first**2)
     mu3 = third - 3 * first * second + 2 * first**3
     mu4 = fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4
-    usable = np.where(variance > 1e-14 * np.maximum(second, 1e-300), variance, np.nan)
+    defined = (variance > 1e-14 * second) & (variance > _SMALLEST_VARIANCE)
+    usable = np.where(defined, variance, np.nan)
     return shift + first, variance, mu3 / usable**1.5, mu4 / usable**2
