@@ -102,8 +102,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left behind."""
-    for path in folder.glob(".*.tmp"):
+    """Delete temporary files that a killed process left anywhere in `folder`."""
+    for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
@@ -172,7 +172,7 @@ class Folder:
             ) from error
         except orjson.JSONDecodeError as error:
             raise self._damaged(self._manifest_path, "it is no JSON") from error
-        if not isinstance(manifest, dict) or "schema_version" not in manifest:
+        if not isinstance(manifest, dict) or not _is_manifest(manifest):
             raise self._damaged(self._manifest_path, "it is no manifest")
         if manifest["schema_version"] > SCHEMA_VERSION:
             raise WorkspaceError(
@@ -288,6 +288,11 @@ class Folder:
 
     def _damaged(self, path: Path, reason: str) -> DataError:
         return DataError(f"{path} is damaged ({reason}); delete {self.path} and run {self.rebuild}")
+
+
+def _is_manifest(manifest: dict[str, Any]) -> bool:
+    kinds = {"schema_version": int, "config": dict, "shards": dict}
+    return all(isinstance(manifest.get(key), kind) for key, kind in kinds.items())
 
 
 def _brief(value: object, limit: int = 60) -> str:
