@@ -37,7 +37,10 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
         ),
     },
     "subjects": {"huggingface": "neuron_explainer.subjects.huggingface:HuggingFaceSubject"},
-    "llms": {},
+    "llms": {
+        "openai": "neuron_explainer.llm.openai:OpenAI",
+        "scripted": "neuron_explainer.llm.scripted:Scripted",
+    },
 }
 
 

@@ -9,6 +9,7 @@ logprobs    natural log probabilities, in columns, one item a token
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import orjson
@@ -152,11 +153,24 @@ class Capabilities:
     context: int | None = None  # tokens, prompt and answer together; None: not known
 
 
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """How a backend reaches its model. Nothing here changes what is asked."""
+
+    base_url: str | None = None  # default: OPENAI_BASE_URL, else OpenAI's own
+    timeout: float = 180.0  # seconds, for a whole request
+    device: str = "cpu"
+    dtype: str = "auto"
+    folder: Path | None = None  # where a batch keeps what it must remember
+
+
 class LLM(Protocol):
     """A language model, or a wrapper around one. `model` names what answers, for cache keys."""
 
     @property
-    def model(self) -> str: ...  # noqa: D102
+    def model(self) -> str:
+        """What answers."""
+        ...
 
     async def capabilities(self) -> Capabilities:
         """What it can be asked for. Raises LLMError when it cannot be had at all."""

@@ -1,0 +1,96 @@
+"""From `--llm NAME/MODEL` to a language model: cache → retry → limits → backend, each once."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuron_explainer import registry
+from neuron_explainer.errors import ConfigError
+from neuron_explainer.llm.base import LLM, BackendSettings, Capabilities, Request, Response, Usage
+from neuron_explainer.llm.cache import Cache
+from neuron_explainer.llm.limits import Caps, Limits
+from neuron_explainer.llm.prices import Prices, load
+from neuron_explainer.llm.retry import Retry, Sleep
+
+
+@dataclass(frozen=True, slots=True)
+class LLMSettings:
+    """How a language model is used. Nothing here changes what is asked."""
+
+    backend: BackendSettings = field(default_factory=BackendSettings)
+    cache: Path | None = None  # a file; None: replies are not kept
+    prices: Path | None = None  # the user's own price table
+    caps: Caps = field(default_factory=Caps)
+    concurrency: int = 32  # at most; it adapts
+    attempts: int = 8
+    retry_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What was paid in this process; what the cache answered is not."""
+
+    usage: Usage
+    cost: float | None  # US dollars; None: no price is known
+    cache_hits: int
+
+
+class Stack:
+    """A backend with all its wrappers: an LLM that also says what was spent."""
+
+    def __init__(self, outer: LLM, limits: Limits, cache: Cache | None) -> None:
+        self._outer = outer
+        self._limits = limits
+        self._cache = cache
+
+    @property
+    def model(self) -> str:
+        """What answers."""
+        return self._outer.model
+
+    @property
+    def spending(self) -> Spending:
+        """What was paid so far."""
+        hits = self._cache.hits if self._cache else 0
+        return Spending(self._limits.spent, self._limits.cost, hits)
+
+    async def capabilities(self) -> Capabilities:
+        """What it can be asked for."""
+        return await self._outer.capabilities()
+
+    async def complete(self, request: Request) -> Response:
+        """The answer, from the cache or from the model."""
+        return await self._outer.complete(request)
+
+    async def close(self) -> None:
+        """Let go of connections and files."""
+        await self._outer.close()
+
+
+def open_llm(
+    spec: str, settings: LLMSettings = LLMSettings(), sleep: Sleep = asyncio.sleep
+) -> Stack:
+    """The model behind `openai/MODEL`, `local/PATH`, `scripted/FILE` or a plugin's name.
+
+    Raises ConfigError for an unknown name, LLMError when the model cannot be had.
+    """
+    name, slash, model = spec.partition("/")
+    if not slash or not model:
+        raise ConfigError(f"'{spec}' names no language model: write for example openai/gpt-4o-mini")
+    backend: LLM = registry.resolve("llms", name)(model, settings.backend)
+    return wrap(backend, settings, sleep=sleep)
+
+
+def wrap(
+    backend: LLM,
+    settings: LLMSettings = LLMSettings(),
+    prices: Prices | None = None,
+    sleep: Sleep = asyncio.sleep,
+) -> Stack:
+    """A backend with all its wrappers; `prices` by default those of the settings."""
+    limits = Limits(backend, prices or load(settings.prices), settings.caps, settings.concurrency)
+    retry = Retry(limits, settings.attempts, settings.retry_seconds, sleep)
+    if settings.cache is None:
+        return Stack(retry, limits, None)
+    cache = Cache(retry, settings.cache)
+    return Stack(cache, limits, cache)
