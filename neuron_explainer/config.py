@@ -178,7 +178,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     """Paths that exist relative to the file become so; others are hub ids."""
 
     def anchor(text: str) -> str:
-        return str(folder / text) if (folder / text).exists() else text
+        return str(folder / text) if text and (folder / text).exists() else text
 
     subject = settings.subject
     saes = tuple(replace(sae, path=anchor(sae.path)) for sae in subject.sae)
