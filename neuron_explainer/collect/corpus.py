@@ -107,10 +107,21 @@ class CorpusSource:
                         f"{path} has no column '{self.text_field}' but "
                         f"{', '.join(file.schema_arrow.names)}; name one with --text-field"
                     )
+                kind = file.schema_arrow.field(self.text_field).type
+                if not _is_text(kind):
+                    raise CorpusError(
+                        f"{path}: column '{self.text_field}' holds {kind}, not text; "
+                        "name another with --text-field"
+                    )
                 for batch in file.iter_batches(columns=[self.text_field]):
                     yield from (text for text in batch.column(0).to_pylist() if text)
         except (OSError, pa.ArrowException) as error:
             raise CorpusError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
 
 
 def _is_corpus(path: Path) -> bool:
