@@ -1,5 +1,6 @@
 """The collect stage: one pass of a subject over a corpus, all sites at once."""
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from neuron_explainer.errors import CorpusError, SubjectError
 from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, locked, shards_of
-from neuron_explainer.subjects.base import Observer, Subject
+from neuron_explainer.subjects.base import Observer, Subject, Tokenizer
 from neuron_explainer.workspace import check_name
 
 _FLOAT = 4  # bytes
@@ -64,6 +65,8 @@ def collect(
     subject: Subject | None = None,
 ) -> Collected:
     """Collect into `data/<subject>/`. Sites that are complete are not run again."""
+    if not settings.corpus:
+        raise CorpusError("no corpus was named: give --corpus FILE, or one in run.toml")
     source = CorpusSource(Path(settings.corpus), settings.split_on, settings.text_field)
     source.files()  # a missing corpus is found before the model is loaded
     subject = subject or load_subject(subject_settings)
@@ -114,6 +117,7 @@ def _corpus(
             "split_on": source.split_on,
             "text_field": source.text_field,
             "excludes_first": True,
+            "vocabulary": _vocabulary_digest(subject.tokenizer),
             **asdict(rule),
         }
     )
@@ -126,6 +130,14 @@ def _corpus(
             shutil.rmtree(path)
             raise
     return Corpus(path)
+
+
+def _vocabulary_digest(tokenizer: Tokenizer) -> str:
+    """So that two models of one name whose tokenizers differ cannot share a corpus."""
+    names = hashlib.sha256(tokenizer.special.tobytes())
+    for name in tokenizer.vocabulary:
+        names.update(len(name).to_bytes(4) + name)
+    return names.hexdigest()
 
 
 def _check_number(excerpts: int, source: CorpusSource, rule: ExcerptRule) -> None:
@@ -154,8 +166,6 @@ def _config(subject: SubjectSettings, settings: CollectSettings, corpus: Corpus)
 
 def _fingerprint(source: str) -> str:
     """SHA-256 of a weights file, or of all in a folder; a hub id stands for itself."""
-    import hashlib
-
     path = Path(source)
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     if not files:
