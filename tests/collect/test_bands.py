@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArra
     "heavy-tailed": lambda rng, shape: rng.standard_cauchy(shape),
     "sparse": lambda rng, shape: np.where(rng.random(shape) < 0.05, rng.exponential(size=shape), 0),
     "tied": lambda rng, shape: rng.integers(-3, 5, shape).astype(np.float64),
-    "dead": lambda rng, shape: np.zeros(shape),
+    "dead": lambda rng, shape: 0.0 * rng.random(shape),
     "negative": lambda rng, shape: -1e-3 * rng.random(shape),
 }
 
@@ -52,7 +53,7 @@ class Stream:
         top, random = Reservoir(neurons, self.top, 1), Reservoir(neurons, self.random, 1)
         order = np.random.default_rng(self.seed).permutation(excerpts)
         edges = [*_WINDOWS, *range(1024, excerpts, 1024), excerpts]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             for first in range(start, min(stop, excerpts), batch):
                 chosen = order[first : min(first + batch, stop)]
                 positions = torch.from_numpy(chosen)
