@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what everybody may use, and the protocols
     (
         *("store", "schemas", "splits", "activations", "tokens", "token_gain"),
-        *("registry", "config", "workspace", "prompts"),
+        *("registry", "config", "workspace", "prompts", "few_shot"),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
     ),
     # parts that several implementations of one package share
@@ -52,6 +52,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 FREE = (
     ("config", "registry"),
     ("prompts", "workspace"),
+    ("few_shot", "activations"),
+    ("few_shot", "workspace"),
     ("score.panel", "score.*"),  # it is those scores, computed together
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),
