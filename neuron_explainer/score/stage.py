@@ -62,24 +62,25 @@ def score(
             (site, shard, file)
             for site in run.sites()
             for shard, file in folder.shards(f"{site}/simulations")
-            if not folder.has(f"{site}/{shard.file(_table(settings))}")
+            if not folder.has(f"{site}/{shard.file(table_name(settings))}")
         ]
         with progress(f"score {simulator}", len(todo), "shards") as advance:
             for site, shard, file in todo:
                 record_set = RecordSet(run.workspace.data, run.subject, site)
                 table = _score_shard(folder, file, record_set, shard, settings)
-                folder.write({f"{site}/{shard.file(_table(settings))}": table})
+                folder.write({f"{site}/{shard.file(table_name(settings))}": table})
                 advance(1)
     return [read_scores(folder, site, settings) for site in run.sites()]
 
 
-def _table(settings: ScoreSettings) -> str:
+def table_name(settings: ScoreSettings) -> str:
+    """Under which name the scores of this split are stored."""
     return "scores" if settings.split == "valid" else f"scores-{settings.split}"
 
 
 def read_scores(folder: Folder, site: str, settings: ScoreSettings) -> SiteScores:
     """The scores of one site. Raises DataError when there are none."""
-    table = folder.read_all(f"{site}/{_table(settings)}")
+    table = folder.read_all(f"{site}/{table_name(settings)}")
     names = [name for name in table.column_names[1:] if not name.endswith("_undefined")]
     scores = {
         name: Scores(

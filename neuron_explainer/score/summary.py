@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from neuron_explainer.config import ScoreSettings
 from neuron_explainer.runs import Run, all_runs
 from neuron_explainer.score.base import Scores
-from neuron_explainer.score.stage import CHOICES, SiteScores, read_scores
+from neuron_explainer.score.stage import CHOICES, SiteScores, read_scores, table_name
 from neuron_explainer.score.statistics import Summary, summarise
 
 WHOLE_TABLE = {"explainer": "token-lookup", "table_size": "all"}
@@ -35,7 +35,7 @@ def rows_of(run: Run, settings: ScoreSettings) -> list[Row]:
                 continue
             folder = source.simulations(simulator)
             for site in run.sites():
-                if folder.shards(f"{site}/scores"):
+                if folder.shards(f"{site}/{table_name(settings)}"):
                     scores = read_scores(folder, site, settings)
                     rows.append(
                         _row(scores, source.name, simulator, label or simulator, settings.seed)
