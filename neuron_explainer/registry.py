@@ -25,6 +25,10 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
         "token-lookup": "neuron_explainer.simulate.lookup:LookupSimulator",
         "constant": "neuron_explainer.simulate.nulls:ConstantSimulator",
         "shuffled": "neuron_explainer.simulate.nulls:ShuffledSimulator",
+        "all-at-once": "neuron_explainer.simulate.all_at_once:AllAtOnceSimulator",
+        "one-at-a-time": "neuron_explainer.simulate.one_at_a_time:OneAtATimeSimulator",
+        "numbers": "neuron_explainer.simulate.numbers:NumbersSimulator",
+        "detection": "neuron_explainer.simulate.detection:DetectionSimulator",
     },
     "scorers": {
         "correlation": "neuron_explainer.score.correlation:correlation",
@@ -39,6 +43,7 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
     "subjects": {"huggingface": "neuron_explainer.subjects.huggingface:HuggingFaceSubject"},
     "llms": {
         "openai": "neuron_explainer.llm.openai:OpenAI",
+        "local": "neuron_explainer.llm.local:Local",
         "scripted": "neuron_explainer.llm.scripted:Scripted",
     },
 }
