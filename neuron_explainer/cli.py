@@ -66,7 +66,7 @@ def run(
     if not workspace.is_workspace(place.root) and (folder or not any(place.root.iterdir())):
         workspace.init(place.root)
     here = workspace.find(folder)
-    finished = output.wait(pipeline.run_all(here, settings, output.progress()))
+    finished = pipeline.run_all(here, settings, output.progress())
     output.say_notices(finished.notices)
     output.show_summary(finished.run, settings.score, as_json)
     output.end(finished.failures)
@@ -312,6 +312,9 @@ def _options_of_all(
         raise typer.Exit
 
 
+_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
+
 def main() -> None:
     """Run the command line: exit code 0 done, 1 finished with failures, 2 cannot run."""
     try:
@@ -323,12 +326,13 @@ def main() -> None:
         cast(Any, error).show()
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    if code == _INTERRUPTED:
         print(
             "\nstopped; what was finished is kept: the same command goes on from there",
             file=sys.stderr,
         )
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)

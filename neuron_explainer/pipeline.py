@@ -1,5 +1,6 @@
 """`neuron-explainer run`: the stages one after the other, and the baselines that go with them."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,10 +27,12 @@ def example_settings() -> "Settings":
     return load(workspaces.shipped() / "data" / "tiny" / "run.toml")
 
 
-async def run_all(
-    workspace: Workspace, settings: Settings, progress: Progress = silent
-) -> Finished:
-    """Collect, explain, simulate and score as `settings` say; what is done already is kept."""
+def run_all(workspace: Workspace, settings: Settings, progress: Progress = silent) -> Finished:
+    """Collect, explain, simulate and score as `settings` say; what is done already is kept.
+
+    Each asynchronous stage has its event loop to itself: inside one, collecting and scoring could
+    not be interrupted.
+    """
     from neuron_explainer.collect.stage import collect
     from neuron_explainer.explain.stage import explain
 
@@ -38,9 +41,9 @@ async def run_all(
     failures: dict[str, int] = {}
     finished: Run | None = None
     for explaining, simulators in _plans(settings, collected.subject):
-        explained = await explain(workspace, collected.subject, sites, explaining, progress)
+        explained = asyncio.run(explain(workspace, collected.subject, sites, explaining, progress))
         _add(failures, explained.failures)
-        _add(failures, await _judge(explained.run, simulators, settings, progress))
+        _add(failures, _judge(explained.run, simulators, settings, progress))
         finished = finished or explained.run
     assert finished is not None
     return Finished(finished, collected.notices, failures)
@@ -60,7 +63,7 @@ def _plans(settings: Settings, subject: str) -> list[tuple[ExplainSettings, Sequ
     return plans
 
 
-async def _judge(
+def _judge(
     run: Run, simulators: Sequence[str], settings: Settings, progress: Progress
 ) -> dict[str, int]:
     from neuron_explainer.score.stage import score
@@ -68,7 +71,7 @@ async def _judge(
 
     failures: dict[str, int] = {}
     for name in simulators:
-        simulated = await simulate(run, name, settings.simulate, progress)
+        simulated = asyncio.run(simulate(run, name, settings.simulate, progress))
         _add(failures, simulated.failures)
         score(run, name, settings.score, progress)
     return failures

@@ -1,6 +1,5 @@
 """What tests share: the embedded example, a small workspace made from it, and the assets."""
 
-import asyncio
 import gzip
 import os
 from collections.abc import Iterator
@@ -79,5 +78,5 @@ def small_workspace(
 ) -> Workspace:
     """A workspace in which `small_settings` have run. Read it; copy it to write."""
     made = workspace.init(tmp_path_factory.mktemp("small") / "workspace")
-    asyncio.run(pipeline.run_all(made, small_settings))
+    pipeline.run_all(made, small_settings)
     return made
