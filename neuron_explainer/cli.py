@@ -13,6 +13,7 @@ from neuron_explainer import command_output as output
 from neuron_explainer.config import (
     CollectSettings,
     ExplainSettings,
+    ModelSettings,
     SaeSettings,
     ScoreSettings,
     SimulateSettings,
@@ -137,6 +138,13 @@ def explain(
     options: option.OptionOption = None,
     neurons: option.NeuronsOption = None,
     name: option.RunName = None,
+    llm: option.LLMOption = None,
+    base_url: option.BaseUrl = None,
+    max_cost: option.MaxCost = None,
+    max_tokens: option.MaxTokens = None,
+    concurrency: option.Concurrency = 32,
+    llm_device: option.LLMDevice = "cpu",
+    llm_dtype: option.LLMDtype = "auto",
     dry_run: option.DryRun = False,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
@@ -152,14 +160,20 @@ def explain(
     chosen = option.subject_name(here, subject)
     sites = option.collected(here, chosen, layer, site)
     made = option.options_of(options, table_size=table_size)
-    settings = ExplainSettings(explainer, name, neurons, made)
+    model = ModelSettings(llm, base_url, llm_device, llm_dtype, max_cost, max_tokens, concurrency)
+    settings = ExplainSettings(explainer, name, neurons, made, model)
     if dry_run:
         output.show(plan(here, chosen, sites, settings), as_json)
         return
     done = output.wait(run_stage(here, chosen, sites, settings, output.progress()))
-    report = {"run": done.run.name, "explained": done.neurons, "failures": dict(done.failures)}
+    report = {
+        "run": done.run.name,
+        "explained": done.neurons,
+        "failures": dict(done.failures),
+        "spending": done.spending,
+    }
     line = f"run '{done.run.name}': {done.neurons:,} neurons explained now"
-    output.show(report if as_json else [line], as_json)
+    output.show(report if as_json else [line, *output.spent(done.spending)], as_json)
     output.end(done.failures)
 
 
@@ -170,6 +184,14 @@ def simulate(
     options: option.OptionOption = None,
     test: Annotated[bool, typer.Option("--test", help="Also the test split.")] = False,
     seed: option.SeedOption = 0,
+    label: option.SimulationName = None,
+    llm: option.LLMOption = None,
+    base_url: option.BaseUrl = None,
+    max_cost: option.MaxCost = None,
+    max_tokens: option.MaxTokens = None,
+    concurrency: option.Concurrency = 32,
+    llm_device: option.LLMDevice = "cpu",
+    llm_dtype: option.LLMDtype = "auto",
     dry_run: option.DryRun = False,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
@@ -183,22 +205,26 @@ def simulate(
     from neuron_explainer.simulate.stage import simulate as run_stage
 
     run = Run(workspace.find(folder), name)
-    settings = SimulateSettings(test=test, seed=seed)
+    model = ModelSettings(llm, base_url, llm_device, llm_dtype, max_cost, max_tokens, concurrency)
+    settings = SimulateSettings(test=test, seed=seed, model=model)
     names = simulator or settings.simulators
     if dry_run:
         output.show({each: plan(run, each) for each in names}, as_json)
         return
     failures: dict[str, int] = {}
-    reports = []
+    reports: list[dict[str, object]] = []
+    spending: list[str] = []
     for each in names:
         made = option.options_of(options)
-        done = output.wait(run_stage(run, each, settings, output.progress(), made))
+        done = output.wait(run_stage(run, each, settings, output.progress(), made, label))
         failures |= done.failures
-        reports.append({"simulator": each, "simulated": done.neurons})
+        spending += output.spent(done.spending)
+        reports.append({"simulator": each, "simulated": done.neurons, "spending": done.spending})
     lines = [
         f"{line['simulator']}: {line['simulated']:,} neurons simulated now" for line in reports
     ]
-    output.show({"run": name, "simulators": reports} if as_json else lines, as_json)
+    report = {"run": name, "simulators": reports}
+    output.show(report if as_json else [*lines, *spending], as_json)
     output.end(failures)
 
 

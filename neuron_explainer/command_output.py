@@ -15,6 +15,7 @@ from neuron_explainer.config import ScoreSettings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from neuron_explainer.llm.compose import Spending
     from neuron_explainer.records import Failure
     from neuron_explainer.runs import Run
     from neuron_explainer.terminal import TerminalProgress
@@ -79,6 +80,18 @@ def show_summary(run: "Run", settings: ScoreSettings, as_json: bool) -> None:
     terminal.print()
     for line in summary.remarks(run, rows):
         terminal.print(line)
+
+
+def spent(spending: "Spending | None") -> list[str]:
+    """What a language model took, as a line; none where there was no model."""
+    if spending is None:
+        return []
+    usage = spending.usage
+    cost = "no price known" if spending.cost is None else f"${spending.cost:.4f}"
+    return [
+        f"language model: {usage.requests:,} requests, {usage.prompt_tokens:,} tokens read, "
+        f"{usage.completion_tokens:,} written, {spending.cache_hits:,} from the cache, {cost}"
+    ]
 
 
 def say_notices(notices: Sequence[str]) -> None:

@@ -78,6 +78,19 @@ class CollectSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """The language model that explains or simulates, where one is needed."""
+
+    llm: str | None = None  # "openai/MODEL", "local/PATH" or "scripted/FILE"
+    base_url: str | None = None  # of a server that speaks OpenAI's protocol
+    device: str = "cpu"  # of a local model
+    dtype: str = "auto"
+    max_cost: float | None = None  # US dollars, for the models that have a price
+    max_tokens: int | None = None  # read and written
+    concurrency: Annotated[int, 1] = 32  # requests at once, at most
+
+
+@dataclass(frozen=True, slots=True)
 class ExplainSettings:
     """Who explains, with which options."""
 
@@ -85,6 +98,7 @@ class ExplainSettings:
     run: str | None = None  # default: subject and explainer
     neurons: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: ModelSettings = ModelSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +108,8 @@ class SimulateSettings:
     simulators: tuple[str, ...] = ("token-lookup", "constant", "shuffled")
     test: bool = False  # also the test split, for a final report
     seed: int = 0
-    concurrency: Annotated[int, 1] = 64
+    concurrency: Annotated[int, 1] = 64  # neurons at once
+    model: ModelSettings = ModelSettings()
 
 
 @dataclass(frozen=True, slots=True)

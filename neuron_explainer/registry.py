@@ -5,7 +5,7 @@ A package adds its own through the entry point group `neuron_explainer.<table>`,
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -65,19 +65,36 @@ def resolve(table: Table, name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def make(table: Table, name: str, options: Mapping[str, Any]) -> Any:
-    """An instance of the class behind `name`, whose dataclass fields are its options."""
+_GIVEN = ("llm", "prompts")  # fields that a stage fills in: no options
+
+
+def make(table: Table, name: str, options: Mapping[str, Any], **given: Any) -> Any:
+    """An instance of the class behind `name`, whose dataclass fields are its options.
+
+    `given` holds what a stage provides to those that have a field for it: a language model, the
+    folder of templates. Raises ConfigError for an unknown option and for a missing model.
+    """
     made = resolve(table, name)
-    known = [field.name for field in fields(made)] if is_dataclass(made) else []
+    wanted = {field.name: field for field in fields(made)} if is_dataclass(made) else {}
+    known = [option for option in wanted if option not in _GIVEN]
     for option in options:
         if option not in known:
             raise ConfigError(unknown(f"option of {name}", option, known))
-    return made(**options)
+    if "llm" in wanted and wanted["llm"].default is MISSING and given.get("llm") is None:
+        raise ConfigError(
+            f"{name} needs a language model: --llm openai/MODEL, local/PATH or scripted/FILE"
+        )
+    return made(**options, **{key: value for key, value in given.items() if key in wanted})
 
 
 def options_of(made: object) -> dict[str, Any]:
     """The options that an instance was made with, for a manifest."""
-    return asdict(made) if is_dataclass(made) and not isinstance(made, type) else {}
+    if not is_dataclass(made):
+        return {}
+    options = {field.name: getattr(made, field.name) for field in fields(made)}
+    model = options.pop("llm", None)
+    options.pop("prompts", None)
+    return options if model is None else {**options, "llm": model.model}
 
 
 def unknown(what: str, given: str, known: list[str]) -> str:

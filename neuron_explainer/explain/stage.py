@@ -7,6 +7,8 @@ from neuron_explainer import registry
 from neuron_explainer.config import ExplainSettings
 from neuron_explainer.errors import DataError
 from neuron_explainer.explain.base import Explainer
+from neuron_explainer.llm.compose import Spending
+from neuron_explainer.llm.session import accounted, opened
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronRecord
 from neuron_explainer.runner import (
@@ -33,6 +35,7 @@ class Explained:
     run: Run
     neurons: int  # explained now
     failures: Mapping[str, int]  # all of the run's, by cause
+    spending: Spending | None = None  # of the language model, now
 
 
 async def explain(
@@ -43,7 +46,6 @@ async def explain(
     progress: Progress = silent,
 ) -> Explained:
     """Explain the neurons of `sites` that the run does not hold yet."""
-    explainer: Explainer = registry.make("explainers", settings.explainer, settings.options)
     run = Run(workspace, settings.run or f"{subject}-{settings.explainer}")
     record_sets = {site: RecordSet(workspace.data, subject, site) for site in sites}
     for record_set in record_sets.values():
@@ -53,19 +55,43 @@ async def explain(
         for site, record_set in record_sets.items()
     }
     folder = run.folder
-    with locked(folder.path):
-        folder.open(
-            {"subject": subject, "explainer": settings.explainer, **registry.options_of(explainer)}
+    async with opened(settings.model, workspace.root) as llm:
+        explainer: Explainer = registry.make(
+            "explainers", settings.explainer, settings.options, llm=llm
         )
-        _check_inputs(run, record_sets)
-        todo = {site: remaining(folder, f"{site}/explanations", chosen[site]) for site in sites}
-        total = sum(shard.stop - shard.start for shards in todo.values() for shard in shards)
-        with progress("explain", total, "neurons") as advance:
-            for site, shards in todo.items():
-                for shard in shards:
-                    await _explain_shard(run, record_sets[site], shard, explainer, advance)
-        folder.update({"complete": True})
-    return Explained(run, total, count_causes(folder, run.sites()))
+        with locked(folder.path):
+            total = await _explain_all(run, record_sets, chosen, settings, explainer, progress)
+            if llm is not None:
+                spent = accounted(folder.manifest().get("spending", {}), llm.spending)
+                folder.update({"spending": spent})
+        spending = None if llm is None else llm.spending
+    return Explained(run, total, count_causes(folder, run.sites()), spending)
+
+
+async def _explain_all(
+    run: Run,
+    record_sets: Mapping[str, RecordSet],
+    chosen: Mapping[str, Sequence[int]],
+    settings: ExplainSettings,
+    explainer: Explainer,
+    progress: Progress,
+) -> int:
+    """Explain what is left of `chosen`; how many neurons that were."""
+    folder = run.folder
+    subject = next(iter(record_sets.values())).subject
+    options = registry.options_of(explainer)
+    folder.open({"subject": subject, "explainer": settings.explainer, **options})
+    _check_inputs(run, record_sets)
+    todo = {
+        site: remaining(folder, f"{site}/explanations", neurons) for site, neurons in chosen.items()
+    }
+    total = sum(shard.stop - shard.start for shards in todo.values() for shard in shards)
+    with progress("explain", total, "neurons") as advance:
+        for site, shards in todo.items():
+            for shard in shards:
+                await _explain_shard(run, record_sets[site], shard, explainer, advance)
+    folder.update({"complete": True})
+    return total
 
 
 def plan(

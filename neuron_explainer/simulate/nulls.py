@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuron_explainer import registry
+from neuron_explainer.llm.base import LLM
 from neuron_explainer.records import Explanation, Simulation, Stimulus
 from neuron_explainer.simulate.base import Simulator
 
@@ -34,6 +35,7 @@ class ShuffledSimulator:
     """Another simulator, given the explanation of another neuron of the same site."""
 
     of: str = "token-lookup"
+    llm: LLM | None = None  # for a simulator that needs one
 
     name = "shuffled"
 
@@ -46,5 +48,5 @@ class ShuffledSimulator:
         self, explanation: Explanation, stimuli: Sequence[Stimulus]
     ) -> list[Simulation]:
         """As the other simulator does."""
-        other: Simulator = registry.make("simulators", self.of, {})
+        other: Simulator = registry.make("simulators", self.of, {}, llm=self.llm)
         return await other.simulate(explanation, stimuli)

@@ -7,6 +7,8 @@ from typing import Any
 from neuron_explainer import registry
 from neuron_explainer.config import SimulateSettings
 from neuron_explainer.errors import RunMismatch
+from neuron_explainer.llm.compose import Spending
+from neuron_explainer.llm.session import accounted, opened
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronId, Record, Simulation, Split
 from neuron_explainer.runner import (
@@ -29,6 +31,7 @@ class Simulated:
     simulator: str
     neurons: int  # simulated now
     failures: Mapping[str, int]
+    spending: Spending | None = None  # of the language model, now
 
 
 @dataclass(frozen=True)
@@ -56,27 +59,44 @@ async def simulate(
     settings: SimulateSettings,
     progress: Progress = silent,
     options: Mapping[str, Any] | None = None,
+    label: str | None = None,
 ) -> Simulated:
-    """Simulate what `run` explains with one simulator, but for the shards that are done."""
+    """Simulate what `run` explains with one simulator, but for the shards that are done.
+
+    `label` is the folder's name under the run, by default the simulator's.
+    """
     run.require()
-    simulator: Simulator = registry.make("simulators", name, options or {})
-    folder = run.simulations(name)
-    with locked(folder.path):
-        config = {"simulator": name, "seed": settings.seed, "splits": _splits(settings)}
-        folder.open(config | registry.options_of(simulator))
-        _check_inputs(run, folder)
-        works = [
-            _Work(run, folder, simulator, settings, site, shard, file)
-            for site in run.sites()
-            for shard, file in run.folder.shards(f"{site}/explanations")
-        ]
-        todo = [work for work in works if not folder.has(*work.targets)]
-        total = sum(work.shard.stop - work.shard.start for work in todo)
-        with progress(f"simulate {name}", total, "neurons") as advance:
-            for work in todo:
-                await _simulate_shard(work, advance)
-        folder.update({"complete": True})
-    return Simulated(name, total, count_causes(folder, run.sites()))
+    folder = run.simulations(label or name)
+    async with opened(settings.model, run.workspace.root) as llm:
+        simulator: Simulator = registry.make("simulators", name, options or {}, llm=llm)
+        with locked(folder.path):
+            total = await _simulate_all(run, folder, simulator, settings, progress)
+            if llm is not None:
+                spent = accounted(folder.manifest().get("spending", {}), llm.spending)
+                folder.update({"spending": spent})
+        spending = None if llm is None else llm.spending
+    return Simulated(name, total, count_causes(folder, run.sites()), spending)
+
+
+async def _simulate_all(
+    run: Run, folder: Folder, simulator: Simulator, settings: SimulateSettings, progress: Progress
+) -> int:
+    """Simulate the shards that are left; how many neurons they have."""
+    config = {"simulator": simulator.name, "seed": settings.seed, "splits": _splits(settings)}
+    folder.open(config | registry.options_of(simulator))
+    _check_inputs(run, folder)
+    works = [
+        _Work(run, folder, simulator, settings, site, shard, file)
+        for site in run.sites()
+        for shard, file in run.folder.shards(f"{site}/explanations")
+    ]
+    todo = [work for work in works if not folder.has(*work.targets)]
+    total = sum(work.shard.stop - work.shard.start for work in todo)
+    with progress(f"simulate {simulator.name}", total, "neurons") as advance:
+        for work in todo:
+            await _simulate_shard(work, advance)
+    folder.update({"complete": True})
+    return total
 
 
 def plan(run: Run, name: str) -> str:
