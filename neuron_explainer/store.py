@@ -114,8 +114,8 @@ def locked(folder: Path) -> Iterator[None]:
     The lock is the kernel's and goes with the process, so a crash never leaves one behind. A folder
     that was made for a block which then cannot run goes again, unless results are in it.
     """
-    made = not folder.exists()
     try:
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
@@ -270,12 +270,16 @@ class Folder:
         """The rows of one neuron, read without the rest of its shard. Empty when it has none."""
         for shard, file in self.shards(name):
             if neuron in shard:
-                return self._rows_of(self.path / file, neuron, columns)
+                return self._rows_of(file, neuron, columns)
         raise DataError(f"{self.path} holds no {name} of neuron {neuron}")
 
-    def _rows_of(self, path: Path, neuron: int, columns: list[str] | None) -> pa.Table:
+    def _rows_of(self, shard: str, neuron: int, columns: list[str] | None) -> pa.Table:
+        path = self.path / shard
+        digest = self.manifest()["shards"][shard]["sha256"]
         try:
-            file = _parquet(str(path), path.stat().st_mtime_ns)
+            file = _parquet(str(path), path.stat().st_mtime_ns, digest)
+            if file is None:
+                raise self._damaged(path, "it was changed or cut short")
             groups = [
                 group
                 for group in range(file.num_row_groups)
@@ -292,7 +296,10 @@ class Folder:
 
 def _is_manifest(manifest: dict[str, Any]) -> bool:
     kinds = {"schema_version": int, "config": dict, "shards": dict}
-    return all(isinstance(manifest.get(key), kind) for key, kind in kinds.items())
+    if not all(isinstance(manifest.get(key), kind) for key, kind in kinds.items()):
+        return False
+    shards = manifest["shards"].values()
+    return all(isinstance(shard, dict) and "sha256" in shard for shard in shards)
 
 
 def _brief(value: object, limit: int = 60) -> str:
@@ -301,7 +308,14 @@ def _brief(value: object, limit: int = 60) -> str:
 
 
 @lru_cache(maxsize=64)
-def _parquet(path: str, _modified: int) -> pq.ParquetFile:
+def _parquet(path: str, _modified: int, digest: str) -> pq.ParquetFile | None:
+    """The opened file, or None when its SHA-256 is another.
+
+    The whole file is hashed, once, because pyarrow aborts on some damages of a footer.
+    """
+    with Path(path).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            return None
     return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
 
 
