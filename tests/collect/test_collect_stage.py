@@ -352,7 +352,8 @@ def _plain_activations(
     """The MLP neurons of a layer by nothing but transformers: every sequence alone, own hook."""
     from transformers import GPT2LMHeadModel
 
-    model: Any = GPT2LMHeadModel.from_pretrained(str(folder), dtype=torch.float32).eval()
+    model: Any = GPT2LMHeadModel.from_pretrained(str(folder), dtype=torch.float32)
+    model.eval()
     seen: list[torch.Tensor] = []
     handle = model.transformer.h[layer].mlp.act.register_forward_hook(
         lambda _, __, output: seen.append(output[0])

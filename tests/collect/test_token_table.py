@@ -292,7 +292,7 @@ def test_a_neuron_that_fires_in_its_held_out_records_alone_has_an_empty_table(
     splits = {record.sequence: record.split for record in records.neuron(0).of_kind("top")}
     assert [splits[number] for number in (20, 30, 40)] == ["train", "calibration", "valid"]
     stored = _stored(records, 0, pairs=False)
-    assert stored[None, 7] == (np.float32(3.3), 3)
+    assert stored[None, 7] == (float(np.float32(3.3)), 3)
     assert (None, 8) not in stored
     assert (None, 9) not in stored
 
