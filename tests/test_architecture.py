@@ -27,16 +27,24 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what everybody may use, and the protocols
     (
         *("store", "schemas", "splits", "activations", "tokens", "token_gain"),
-        *("registry", "config", "workspace", "prompts", "few_shot"),
+        *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
     ),
     # parts that several implementations of one package share
-    ("score.rows", "subjects.tokenizer", "subjects.sparse_formats"),
+    (
+        *("score.rows", "subjects.tokenizer", "subjects.sparse_formats", "simulate.asking"),
+        *("explain.asking", "explain.replies", "explain.shown"),
+        *("simulate.rendering", "simulate.readings", "simulate.replies", "simulate.echo"),
+    ),
     # implementations: what the registry names
     (
+        *("explain.token_activation", "explain.highlight", "explain.token_space"),
+        *("explain.max_act_logits",),
         *("explain.lookup", "explain.n_gram", "simulate.lookup", "simulate.nulls"),
         *("score.correlation", "score.variance", "score.calibration", "score.statistics"),
         *("score.panel", "subjects.huggingface", "subjects.sparse", "llm.*"),
+        *("score.classification", "simulate.all_at_once", "simulate.one_at_a_time"),
+        *("simulate.numbers", "simulate.detection"),
     ),
     ("runner", "record_set", "runs"),
     # stages: what a command runs
@@ -54,6 +62,8 @@ FREE = (
     ("prompts", "workspace"),
     ("few_shot", "activations"),
     ("few_shot", "workspace"),
+    ("explain.asking", "explain.replies"),
+    ("simulate.echo", "simulate.readings"),
     ("score.panel", "score.*"),  # it is those scores, computed together
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),
