@@ -20,6 +20,10 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
     "explainers": {
         "token-lookup": "neuron_explainer.explain.lookup:TokenLookup",
         "token-lookup-context": "neuron_explainer.explain.lookup:ContextLookup",
+        "token-activation": "neuron_explainer.explain.token_activation:TokenActivation",
+        "highlight": "neuron_explainer.explain.highlight:Highlight",
+        "token-space": "neuron_explainer.explain.token_space:TokenSpace",
+        "max-act-logits": "neuron_explainer.explain.max_act_logits:MaxActLogits",
     },
     "simulators": {
         "token-lookup": "neuron_explainer.simulate.lookup:LookupSimulator",
@@ -42,6 +46,7 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
     },
     "subjects": {"huggingface": "neuron_explainer.subjects.huggingface:HuggingFaceSubject"},
     "llms": {
+        "batch": "neuron_explainer.llm.batch:Batch",
         "openai": "neuron_explainer.llm.openai:OpenAI",
         "local": "neuron_explainer.llm.local:Local",
         "scripted": "neuron_explainer.llm.scripted:Scripted",

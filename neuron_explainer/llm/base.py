@@ -162,6 +162,8 @@ class BackendSettings:
     device: str = "cpu"
     dtype: str = "auto"
     folder: Path | None = None  # where a batch keeps what it must remember
+    gather: float = 2.0  # seconds without a new request, after which a batch is sent
+    poll: float = 30.0  # seconds between two looks at a batch
 
 
 class LLM(Protocol):

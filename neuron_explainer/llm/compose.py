@@ -1,7 +1,8 @@
 """From `--llm NAME/MODEL` to a language model: cache → retry → limits → backend, each once."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 
 from neuron_explainer import registry
@@ -11,6 +12,8 @@ from neuron_explainer.llm.cache import Cache
 from neuron_explainer.llm.limits import Caps, Limits
 from neuron_explainer.llm.prices import Prices, load
 from neuron_explainer.llm.retry import Retry, Sleep
+
+_ALL = 1_000_000  # requests at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,17 @@ class Stack:
 def open_llm(
     spec: str, settings: LLMSettings = LLMSettings(), sleep: Sleep = asyncio.sleep
 ) -> Stack:
-    """The model behind `openai/MODEL`, `local/PATH`, `scripted/FILE` or a plugin's name.
+    """The model behind `openai/MODEL`, `batch/MODEL`, `local/PATH`, `scripted/FILE` or a plugin's.
 
     Raises ConfigError for an unknown name, LLMError when the model cannot be had.
     """
     name, slash, model = spec.partition("/")
     if not slash or not model:
         raise ConfigError(f"'{spec}' names no language model: write for example openai/gpt-4o-mini")
-    backend: LLM = registry.resolve("llms", name)(model, settings.backend)
+    reach = settings.backend
+    if reach.folder is None and settings.cache is not None:
+        reach = replace(reach, folder=settings.cache.with_name("batches"))
+    backend: LLM = registry.resolve("llms", name)(model, reach)
     return wrap(backend, settings, sleep=sleep)
 
 
@@ -88,8 +94,11 @@ def wrap(
     sleep: Sleep = asyncio.sleep,
 ) -> Stack:
     """A backend with all its wrappers; `prices` by default those of the settings."""
-    limits = Limits(backend, prices or load(settings.prices), settings.caps, settings.concurrency)
-    retry = Retry(limits, settings.attempts, settings.retry_seconds, sleep)
+    bulk = bool(getattr(backend, "bulk", False))  # a batch wants all requests, and takes days
+    width, patience = (_ALL, inf) if bulk else (settings.concurrency, settings.retry_seconds)
+    table = prices or load(settings.prices)
+    limits = Limits(backend, table, settings.caps, width, bulk=bulk)
+    retry = Retry(limits, settings.attempts, patience, sleep)
     if settings.cache is None:
         return Stack(retry, limits, None)
     cache = Cache(retry, settings.cache)

@@ -30,9 +30,9 @@ class Caps:
 class Gate:
     """Lets a number of tasks in that adapts, at most `most`."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, first: int = _START) -> None:
         self._most = most
-        self._width = float(min(_START, most))
+        self._width = float(min(first, most))
         self._inside = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._round = 0  # one more at each halving
@@ -89,7 +89,13 @@ class Limits:
     """An LLM that keeps another one within its limits, and counts what was spent."""
 
     def __init__(
-        self, inner: LLM, prices: Prices, caps: Caps = Caps(), concurrency: int = 32
+        self,
+        inner: LLM,
+        prices: Prices,
+        caps: Caps = Caps(),
+        concurrency: int = 32,
+        *,
+        bulk: bool = False,
     ) -> None:
         if caps.cost is not None and prices.cost(inner.model, Usage()) is None:
             raise ConfigError(
@@ -99,7 +105,8 @@ class Limits:
         self._inner = inner
         self._prices = prices
         self._caps = caps
-        self._gate = Gate(concurrency)
+        self._bulk = bulk  # all requests at once, at the batch price
+        self._gate = Gate(concurrency, concurrency if bulk else _START)
         self.spent = Usage()
 
     @property
@@ -110,7 +117,7 @@ class Limits:
     @property
     def cost(self) -> float | None:
         """US dollars spent, or None when no price is known."""
-        return self._prices.cost(self.model, self.spent)
+        return self._prices.cost(self.model, self.spent, batch=self._bulk)
 
     async def capabilities(self) -> Capabilities:
         """The wrapped model's."""

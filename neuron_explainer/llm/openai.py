@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import openai
@@ -18,6 +18,8 @@ from neuron_explainer.errors import LLMError, NeuronFailure
 from neuron_explainer.llm import wire
 from neuron_explainer.llm.base import BackendSettings, Capabilities, Request, Response
 from neuron_explainer.llm.failures import Lack, Transient, from_status, malformed
+
+Sent = TypeVar("Sent")
 
 OFFICIAL = "https://api.openai.com/v1"
 _REMEMBERED = 512  # replies, to notice one that comes twice
@@ -35,7 +37,7 @@ class OpenAI:
         self._url = (settings.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
         self._key = _key(self._url)
         self._clients = [self._connect()]
-        self._limit_name: wire.LimitName = (
+        self.limit_name: wire.LimitName = (
             "max_completion_tokens" if self._url == OFFICIAL else "max_tokens"
         )
         self._form: wire.PromptForm = "echo"
@@ -54,7 +56,8 @@ class OpenAI:
         )
 
     @property
-    def _client(self) -> openai.AsyncOpenAI:
+    def client(self) -> openai.AsyncOpenAI:
+        """The SDK's client that is in use."""
         return self._clients[-1]
 
     async def capabilities(self) -> Capabilities:
@@ -66,26 +69,24 @@ class OpenAI:
 
     async def _context(self) -> int | None:
         try:
-            response = await self._sent(
-                lambda: self._client.get("/models", cast_to=httpx2.Response)
-            )
+            response = await self.sent(lambda: self.client.get("/models", cast_to=httpx2.Response))
         except openai.APIStatusError as error:
             if error.status_code in _NO_LIST_OF_MODELS:
                 return None
-            raise self._status_error(error) from None
+            raise self.status_error(error) from None
         return _context_length(wire.decode(response.content), self.model)
 
     async def complete(self, request: Request) -> Response:
         """The verified answer."""
-        form, limit_name = self._form, self._limit_name
+        form, limit_name = self._form, self.limit_name
         body = wire.body(request, self.model, limit_name, form)
         try:
             response = await self._post(wire.path(request), body)
         except openai.APIStatusError as error:
             if limit_name == "max_tokens" and "max_completion_tokens" in error.response.text:
-                self._limit_name = "max_completion_tokens"
+                self.limit_name = "max_completion_tokens"
                 return await self.complete(request)
-            raise self._status_error(error) from None
+            raise self.status_error(error) from None
         try:
             return wire.answer(response, request, str(self), form)
         except Lack as lack:
@@ -99,8 +100,8 @@ class OpenAI:
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
         content = orjson.dumps(body)
         headers = {"Content-Type": "application/json"}
-        response = await self._sent(
-            lambda: self._client.post(
+        response = await self.sent(
+            lambda: self.client.post(
                 path, cast_to=httpx2.Response, content=content, options={"headers": headers}
             )
         )
@@ -119,8 +120,11 @@ class OpenAI:
             raise malformed("the server sent the same reply twice")
         self._recent.append(reply)
 
-    async def _sent(self, send: Callable[[], Awaitable[httpx2.Response]]) -> httpx2.Response:
-        """A response, within the time-out: the SDK's own is for each read, not for all of them."""
+    async def sent(self, send: Callable[[], Awaitable[Sent]]) -> Sent:
+        """What the SDK gets, within the time-out: its own is for each read, not for all of them.
+
+        Raises Transient for what the network does; a status other than 200 is left as it is.
+        """
         seconds = self._settings.timeout
         try:
             async with asyncio.timeout(seconds):
@@ -135,7 +139,8 @@ class OpenAI:
                 unreachable=isinstance(cause, httpx2.ConnectError),
             ) from None
 
-    def _status_error(self, error: openai.APIStatusError) -> NeuronFailure | LLMError:
+    def status_error(self, error: openai.APIStatusError) -> NeuronFailure | LLMError:
+        """The SDK's error as ours, without the key."""
         detail = error.response.text
         if self._key != _NO_KEY:
             detail = detail.replace(self._key, "[key]")

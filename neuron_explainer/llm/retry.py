@@ -107,6 +107,23 @@ class Retry:
         raise Unusable(failure.cause, tried, usage=failure.usage, reply=failure.reply) from failure
 
 
+async def persist(call: Callable[[], Awaitable[Result]], attempts: int, sleep: Sleep) -> Result:
+    """The result of a call that belongs to no single request, tried again while it is Transient."""
+
+    async def attempt() -> Result:
+        return await call()
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(Transient),
+        stop=stop_after_attempt(attempts),
+        wait=_wait,
+        sleep=sleep,
+        reraise=True,
+    )
+    result: Result = await retrying(attempt)
+    return result
+
+
 def _failure(state: RetryCallState) -> Transient:
     failure = state.outcome.exception() if state.outcome else None
     if not isinstance(failure, Transient):
