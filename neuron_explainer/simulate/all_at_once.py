@@ -1,0 +1,163 @@
+"""Every activation of a sequence from one request, by the log probabilities of its own prompt.
+
+The prompt shows the sequence with the word `unknown` for every activation. Where each of them
+begins, the model has a distribution over what could have stood there; its mean over 0 … 10 is the
+prediction, so it depends on the explanation and the tokens so far, never on other activations.
+Bills et al. 2023, "Simulate".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from neuron_explainer import prompts, token_text
+from neuron_explainer.activations import END, START
+from neuron_explainer.few_shot import FewShotNeuron, FewShotRecord, load_few_shot
+from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request
+from neuron_explainer.records import Explanation, Simulation, Stimulus
+from neuron_explainer.simulate.asking import (
+    MOST_ALTERNATIVES,
+    alternatives,
+    checked,
+    defined,
+    fitting,
+    together,
+)
+from neuron_explainer.simulate.echo import MARK, at_marks, writes_ten_in_two
+from neuron_explainer.simulate.readings import (
+    Columns,
+    Floats,
+    expected_levels,
+    level_masses,
+    part_ten,
+)
+from neuron_explainer.simulate.rendering import one_line, rendered, shown
+
+_QUARTERS = 4
+_LEAST_ONE = 1e-3  # a share of "1" below this moves the mean by less than 0.01, whatever follows
+
+
+@dataclass(frozen=True, slots=True)
+class AllAtOnceSimulator:
+    """One request a sequence; needs a server that gives a prompt's log probabilities.
+
+    Where the tokenizer writes "10" in two tokens, "1" is told from "10" by one short request more
+    for each token at which "1" is likely at all.
+    """
+
+    llm: LLM
+    few_shot: int = 5  # example neurons, at most
+    prompts: Path | None = None  # the workspace's own templates
+
+    name = "all-at-once"
+    needs: ClassVar[tuple[Feature, ...]] = ("completions", "prompt_logprobs")
+
+    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
+        """Every neuron's own explanation."""
+        del seed
+        return {neuron: neuron for neuron in neurons}
+
+    async def simulate(
+        self, explanation: Explanation, stimuli: Sequence[Stimulus]
+    ) -> list[Simulation]:
+        """Expected activations from 0 to 10. Raises NeuronFailure, LLMError."""
+        capabilities = await checked(self.llm, self.needs)
+        head = self._head(explanation.text, stimuli, capabilities)
+        simulations = await together(
+            self._sequence(head, stimulus, capabilities) for stimulus in stimuli
+        )
+        return defined(simulations, stimuli)
+
+    def _head(
+        self, explanation: str, stimuli: Sequence[Stimulus], capabilities: Capabilities
+    ) -> str:
+        """All of the prompt before the sequence: the same for every sequence of a neuron."""
+        examples = load_few_shot(self.prompts)[: self.few_shot]
+        introduction = _introduction(explanation, self.prompts)
+        longest = max((_block(stimulus) for stimulus in stimuli), key=len, default="")
+
+        def head(number: int) -> str:
+            shown_examples = _examples(examples[:number], self.prompts)
+            return f"{shown_examples}\n\n{introduction}\n\n"
+
+        return head(fitting(lambda n: head(n) + longest, len(examples), 1, capabilities))
+
+    async def _sequence(
+        self, head: str, stimulus: Stimulus, capabilities: Capabilities
+    ) -> Simulation:
+        activations = np.full(len(stimulus.tokens), np.nan, np.float32)
+        if stimulus.scored.any():
+            request = Request(
+                head + _block(stimulus),
+                max_tokens=1,  # some servers take 0 for no limit
+                prompt_logprobs=alternatives(capabilities) or MOST_ALTERNATIVES,
+            )
+            columns = Columns.of((await self.llm.complete(request)).prompt)
+            tokens = rendered(stimulus)
+            found = at_marks(columns, tokens)
+            masses = level_masses(found)
+            if writes_ten_in_two(columns, found):
+                masses = await self._tens_parted(masses, head + START, tokens, capabilities)
+            activations[shown(stimulus)] = expected_levels(masses)
+        return Simulation(activations)
+
+    async def _tens_parted(
+        self, masses: Floats, before: str, tokens: Sequence[str], capabilities: Capabilities
+    ) -> Floats:
+        """Masses (tokens, 11) in which the mass of the token "1" is parted among 1 and 10."""
+        parted = masses.copy()
+        total = np.logaddexp.reduce(masses, axis=1)
+        ones = masses[:, 1]
+        likely = np.flatnonzero(np.isfinite(ones) & (ones >= total + np.log(_LEAST_ONE))).tolist()
+        if not capabilities.top_logprobs:
+            parted[likely] = -np.inf  # not to be told: undefined
+            return parted
+        rows = [f"{token}{MARK}\n" for token in tokens]
+        requests = [
+            Request(
+                f"{before}{''.join(rows[:place])}{tokens[place]}\t1",
+                max_tokens=1,
+                top_logprobs=alternatives(capabilities),
+            )
+            for place in likely
+        ]
+        replies = await together(self.llm.complete(request) for request in requests)
+        for place, reply in zip(likely, replies, strict=True):
+            after = Columns.of(reply.tokens).alternatives_at(0) or {}
+            parted[place] = part_ten(masses[place], float(np.exp(after.get("0", -np.inf))))
+        return parted
+
+
+def _introduction(explanation: str, folder: Path | None) -> str:
+    variables = {"explanation": one_line(explanation)}
+    return prompts.render("simulate-all-at-once/neuron", variables, folder)
+
+
+def _examples(neurons: Sequence[FewShotNeuron], folder: Path | None) -> str:
+    parts = [prompts.render("simulate-all-at-once/instructions", {}, folder)]
+    number = 0
+    for neuron in neurons:
+        parts.append(_introduction(neuron.explanation, folder))
+        for record in neuron.records:
+            parts.append(_example(record, number))
+            number += 1
+    return "\n\n".join(parts)
+
+
+def _example(record: FewShotRecord, number: int) -> str:
+    """A record whose first rows are not measured: none, a quarter, a half, three quarters."""
+    tokens, levels = record
+    begin = len(tokens) * (number % _QUARTERS) // _QUARTERS
+    marks = [MARK] * begin + [f"\t{level}" for level in levels[begin:]]
+    rows = [
+        f"{token_text.write(token.encode())}{mark}"
+        for token, mark in zip(tokens, marks, strict=True)
+    ]
+    return START + "\n".join(rows) + END
+
+
+def _block(stimulus: Stimulus) -> str:
+    return START + "\n".join(f"{token}{MARK}" for token in rendered(stimulus)) + END

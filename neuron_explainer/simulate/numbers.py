@@ -1,0 +1,151 @@
+"""One structured request a sequence: the model lists indices and activations as JSON.
+
+By default only the activations that are not zero are listed, which is what makes it cheap; in the
+dense form all of them. With log probabilities a listed activation is the mean of the probabilities
+of 0 … 10 where its number is written, else that number.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from neuron_explainer import prompts, token_text
+from neuron_explainer.activations import END, LEVELS, START
+from neuron_explainer.few_shot import FewShotRecord, load_few_shot
+from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request, Response
+from neuron_explainer.records import Explanation, FloatArray, Simulation, Stimulus
+from neuron_explainer.simulate.asking import (
+    Prompt,
+    Turn,
+    alternatives,
+    checked,
+    conversation,
+    defined,
+    fitting,
+    together,
+)
+from neuron_explainer.simulate.readings import Columns, expected_in
+from neuron_explainer.simulate.rendering import one_line, rendered, shown
+from neuron_explainer.simulate.replies import Form, asked
+
+_VALUES = tuple(range(LEVELS + 1))
+_SPARSE = Form("activations", "activation", _VALUES, complete=False)
+_DENSE = Form("activations", "activation", _VALUES, complete=True)
+_ENTRY = 12  # tokens that an entry of the reply takes, at most
+_LEAD = "Reply:\n"
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersSimulator:
+    """One request a sequence, and a second one when the first reply cannot be used."""
+
+    llm: LLM
+    dense: bool = False  # list zeros as well
+    logprobs: bool = True  # where the model gives any
+    schema: bool = True  # enforce the reply's form where the model can
+    few_shot: int = 5  # example neurons, at most
+    prompts: Path | None = None  # the workspace's own templates
+
+    name = "numbers"
+    needs: ClassVar[tuple[Feature, ...]] = ()
+
+    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
+        """Every neuron's own explanation."""
+        del seed
+        return {neuron: neuron for neuron in neurons}
+
+    async def simulate(
+        self, explanation: Explanation, stimuli: Sequence[Stimulus]
+    ) -> list[Simulation]:
+        """Activations from 0 to 10. Raises NeuronFailure, LLMError."""
+        capabilities = await checked(self.llm, self.needs)
+        introduction = _introduction(explanation.text, self.prompts)
+        questions = [f"{introduction}\n{_rows(rendered(stimulus))}" for stimulus in stimuli]
+        ask = self._asking(questions, stimuli, capabilities)
+        simulations = await together(
+            self._sequence(ask(question), stimulus, capabilities)
+            for question, stimulus in zip(questions, stimuli, strict=True)
+        )
+        return defined(simulations, stimuli)
+
+    @property
+    def _form(self) -> Form:
+        return _DENSE if self.dense else _SPARSE
+
+    def _asking(
+        self, questions: Sequence[str], stimuli: Sequence[Stimulus], capabilities: Capabilities
+    ) -> Callable[[str], Prompt]:
+        """Question → prompt, with the examples that leave room for the longest question."""
+        kind = "dense" if self.dense else "sparse"
+        system = prompts.render(f"simulate-numbers/system-{kind}", {}, self.prompts)
+        turns = _examples(self._form, self.few_shot, self.prompts)
+
+        def prompt(number: int, question: str) -> Prompt:
+            return conversation(capabilities.chat, system, turns[:number], question, _LEAD)
+
+        longest = max(questions, key=len, default="")
+        answer = max(map(_answer_tokens, stimuli), default=0)
+        number = fitting(lambda n: prompt(n, longest), len(turns), answer, capabilities)
+        return partial(prompt, number)
+
+    async def _sequence(
+        self, prompt: Prompt, stimulus: Stimulus, capabilities: Capabilities
+    ) -> Simulation:
+        activations = np.full(len(stimulus.tokens), np.nan, np.float32)
+        if stimulus.scored.any():
+            request = Request(
+                prompt,
+                max_tokens=_answer_tokens(stimulus),
+                top_logprobs=(alternatives(capabilities) or None) if self.logprobs else None,
+                json_schema=self._form.schema if self.schema and capabilities.json_schema else None,
+            )
+            rows = activations[shown(stimulus)]
+            rows[:] = await asked(
+                self.llm, request, lambda reply: self._read(reply, len(rows)), self._repair
+            )
+        return Simulation(activations)
+
+    def _read(self, response: Response, count: int) -> FloatArray:
+        """A reply's activations (rows,). Raises ValueError when it is not what was asked for."""
+        activations = np.zeros(count, np.float32)  # what a sparse reply leaves out
+        columns = Columns.of(response.tokens)
+        readable = columns.text == response.text
+        for index, entry in self._form.read(response.text, count).items():
+            mean = expected_in(columns, entry.span) if readable else np.nan
+            activations[index] = entry.value if np.isnan(mean) else mean
+        return activations
+
+    def _repair(self, problem: str) -> str:
+        return prompts.render("simulate-numbers/repair", {"problem": problem}, self.prompts)
+
+
+@cache
+def _examples(form: Form, neurons: int, folder: Path | None) -> tuple[Turn, ...]:
+    """One text for each example neuron; the last one, in which it is weaker than elsewhere."""
+    return tuple(
+        _example(form, _introduction(neuron.explanation, folder), neuron.records[-1])
+        for neuron in load_few_shot(folder)[:neurons]
+    )
+
+
+def _example(form: Form, introduction: str, record: FewShotRecord) -> Turn:
+    tokens, levels = record
+    rows = _rows([token_text.write(token.encode()) for token in tokens])
+    values = {place: level for place, level in enumerate(levels) if level or form.complete}
+    return Turn(f"{introduction}\n{rows}", form.write(values))
+
+
+def _introduction(explanation: str, folder: Path | None) -> str:
+    return prompts.render("simulate-numbers/neuron", {"explanation": one_line(explanation)}, folder)
+
+
+def _rows(tokens: Sequence[str]) -> str:
+    return START + "\n".join(f"{index}\t{token}" for index, token in enumerate(tokens)) + END
+
+
+def _answer_tokens(stimulus: Stimulus) -> int:
+    return _ENTRY * (len(stimulus.tokens) + 2)

@@ -1,0 +1,108 @@
+"""Numbers from log probabilities, for many tokens at a time.
+
+mass        natural log probability of an activation, up to a constant; -inf where it is not known
+alternatives  the likeliest texts at one place of a reply, with their log probabilities
+span        where in a text something is written: first character and end
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuron_explainer.activations import LEVELS
+from neuron_explainer.llm.base import Logprobs
+
+Alternatives = Mapping[str, float]
+Floats = NDArray[np.float64]
+
+_TEXTS = tuple(str(level) for level in range(LEVELS + 1))
+_VALUES = np.arange(LEVELS + 1, dtype=np.float64)
+
+
+def level_masses(alternatives: Sequence[Alternatives | None]) -> Floats:
+    """The masses of "0" … "10", exactly so written, (places, 11)."""
+    rows = [
+        [-np.inf] * len(_TEXTS) if found is None else [found.get(text, -np.inf) for text in _TEXTS]
+        for found in alternatives
+    ]
+    masses = np.array(rows, np.float64).reshape(-1, len(_TEXTS))
+    return np.where(np.isnan(masses), -np.inf, masses)
+
+
+def expected_levels(masses: Floats) -> Floats:
+    """Expected activations (places,) of masses (places, 11); NaN where no number has any mass."""
+    highest = masses.max(axis=1, initial=-np.inf)
+    known = np.isfinite(highest)
+    weights = np.exp(masses - np.where(known, highest, 0.0)[:, None])
+    with np.errstate(invalid="ignore"):
+        expected: Floats = weights @ _VALUES / weights.sum(axis=1)
+    return np.where(known, expected, np.nan)
+
+
+def part_ten(masses: Floats, then_zero: float) -> Floats:
+    """Masses (11,) of which "1" is a token that may be the first half of "10".
+
+    `then_zero` is the probability of "0" after that token.
+    """
+    parted = masses.copy()
+    share = min(max(then_zero, 0.0), 1.0)
+    with np.errstate(divide="ignore"):
+        parted[1], parted[LEVELS] = masses[1] + np.log([1.0 - share, share])
+    return parted
+
+
+class Columns:
+    """Log probabilities by place in the text that the tokens spell."""
+
+    def __init__(self, logprobs: Logprobs) -> None:
+        self.text = "".join(logprobs.tokens)
+        self._logprobs = logprobs
+        self._starts = list(accumulate(map(len, logprobs.tokens), initial=0))
+
+    @classmethod
+    def of(cls, logprobs: Logprobs | None) -> Self:
+        """Of what a reply holds; without any, nothing can be read."""
+        return cls(logprobs or Logprobs([], [], []))
+
+    def token_at(self, place: int) -> int | None:
+        """Which token begins exactly at `place`; None when none does."""
+        token = bisect_left(self._starts, place)
+        while token < len(self._logprobs.tokens) and self._starts[token] == place:
+            if self._logprobs.tokens[token]:  # an empty one is special and writes nothing
+                return token
+            token += 1
+        return None
+
+    def alternatives_at(self, place: int) -> Alternatives | None:
+        """What could have stood where a token begins; None when none begins there."""
+        token = self.token_at(place)
+        return None if token is None else self._logprobs.top[token]
+
+    def written_at(self, place: int) -> str:
+        """The token that begins at `place`; empty when none does."""
+        token = self.token_at(place)
+        return "" if token is None else self._logprobs.tokens[token]
+
+
+def expected_at(columns: Columns, place: int) -> float:
+    """The expected activation where a token begins, whatever it says; NaN when none is known.
+
+    Where "1" was written and may be the first half of "10", what follows tells how often it is.
+    """
+    masses = level_masses([columns.alternatives_at(place)])
+    if columns.written_at(place) == "1" and not np.isfinite(masses[0, LEVELS]):
+        after = columns.alternatives_at(place + 1) or {}
+        masses[0] = part_ten(masses[0], float(np.exp(after.get("0", -np.inf))))
+    return float(expected_levels(masses)[0])
+
+
+def expected_in(columns: Columns, span: tuple[int, int]) -> float:
+    """`expected_at` for a number that stands in a reply; NaN when its tokens hold anything else."""
+    begin, end = span
+    number = columns.text[begin:end]
+    alone = columns.written_at(begin) in ({"1", "10"} if number == "10" else {number})
+    return expected_at(columns, begin) if alone else float("nan")
