@@ -18,7 +18,7 @@ from neuron_explainer.collect.tables import SiteTables
 from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import CorpusError, SubjectError
-from neuron_explainer.record_set import Corpus, RecordSet
+from neuron_explainer.record_set import TABLES, Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, locked, shards_of
 from neuron_explainer.subjects.base import Observer, Subject, Tokenizer
@@ -83,9 +83,12 @@ def collect(
         skipped = tuple(site for site, folder in folders.items() if folder.complete)
         widths = {site: subject.sites()[site] for site in chosen}
         todo = {site: widths[site] for site in chosen if site not in skipped}
-        layouts = _layouts(corpus, settings, sum(todo.values())) if todo else {}
+        # of all sites, so that a resumed run shares the memory as an undisturbed one does
+        neurons = sum(widths.values())
+        layouts = _layouts(corpus, settings, neurons) if todo else {}
         if todo:
-            collectors = _stream(subject, corpus, todo, layouts, settings, progress)
+            most = settings.memory_mb * 2**20 // 4 // (_FLOAT * neurons)
+            collectors = _stream(subject, corpus, todo, layouts, most, settings, progress)
             _write(folders, collectors, corpus, settings, progress)
     return Collected(name, corpus, widths, skipped, _notices(layouts, settings), layouts)
 
@@ -193,10 +196,10 @@ def _stream(
     corpus: Corpus,
     widths: Mapping[str, int],
     layouts: dict[str, TableLayout],
+    remembered: int,
     settings: CollectSettings,
     progress: Progress,
 ) -> dict[str, SiteCollector]:
-    remembered = settings.memory_mb * 2**20 // 4 // (_FLOAT * sum(widths.values()))
     sizes = Sizes(
         settings.top,
         settings.random,
@@ -237,8 +240,9 @@ def _write(
         for site in list(collectors):
             tables = SiteTables(collectors.pop(site), corpus, settings)
             for shard in shards[site]:
-                made = tables.shard(shard)
-                folders[site].write({shard.file(name): table for name, table in made.items()})
+                if not folders[site].has(*map(shard.file, TABLES)):
+                    made = tables.shard(shard)
+                    folders[site].write({shard.file(name): table for name, table in made.items()})
                 advance(1)
             folders[site].update({"width": shards[site][-1].stop, "complete": True})
 
