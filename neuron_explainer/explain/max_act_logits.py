@@ -1,0 +1,97 @@
+"""Short labels from the tokens on which a neuron fires most and from what follows them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+from neuron_explainer import prompts
+from neuron_explainer.explain.asking import Example, Question, Sampling, ask, check_option
+from neuron_explainer.explain.shown import Shown, choose, examples
+from neuron_explainer.few_shot import load_few_shot
+from neuron_explainer.llm.base import LLM, Feature
+from neuron_explainer.records import Explanation, NeuronRecord
+from neuron_explainer.token_text import write
+
+_LEAST = 5  # half of the largest activation
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a neuron fires strongly."""
+
+    level: int
+    token: bytes
+    after: bytes  # empty at the end of a record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxActLogits:
+    """A label of a few words."""
+
+    llm: LLM
+    records: int = 10  # the strongest train records
+    quantile: int = 0  # records from all over the neuron's range beside them
+    places: int = 20  # where it fires most in them
+    following: int = 4  # tokens shown after each
+    few_shot: int = 4  # example neurons
+    temperature: float = 0.0
+    seed: int = 0
+    max_tokens: int = 40
+    prompts: Path | None = None  # the workspace's own templates
+
+    name: ClassVar[str] = "max-act-logits"
+    needs: ClassVar[tuple[Feature, ...]] = ()  # chat or completions: whatever there is
+
+    def __post_init__(self) -> None:
+        for option in ("records", "places", "max_tokens"):
+            check_option(option, getattr(self, option), 1)
+        for option in ("quantile", "following", "few_shot", "temperature"):
+            check_option(option, getattr(self, option), 0)
+
+    async def explain(self, neuron: NeuronRecord) -> Explanation:
+        """Raises NeuronFailure when the neuron never fires or the reply is no label."""
+        shown = choose(neuron, self.records, self.quantile, seed=self.seed)
+        sampling = Sampling(self.max_tokens, self.temperature, self.seed)
+        text = await ask(self.llm, self.question(shown), sampling)
+        return Explanation(neuron.neuron, self.name, text)
+
+    def question(self, shown: Shown) -> Question:
+        """What is asked about these records."""
+        found = places(shown, self.following)[: self.places]
+        return Question(
+            prompts.load("max-act-logits/system", self.prompts),
+            _examples(self.following, self.prompts)[: self.few_shot],
+            lambda number: _about(found[:number], self.prompts),
+            len(found),
+        )
+
+
+def places(shown: Shown, following: int) -> list[Place]:
+    """The strong places of all records, strongest first, each sort of place once."""
+    found = [
+        Place(level, token, b"".join(record.tokens[at + 1 : at + 1 + following]))
+        for record in shown.firing
+        for at, (token, level) in enumerate(zip(record.tokens, record.levels, strict=True))
+        if level >= _LEAST
+    ]
+    distinct = {(place.token, place.after): place for place in sorted(found, key=_level)}
+    return sorted(distinct.values(), key=_level, reverse=True)
+
+
+def _level(place: Place) -> int:
+    return place.level
+
+
+@cache
+def _examples(following: int, folder: Path | None) -> tuple[Example, ...]:
+    return tuple(
+        Example(_about(places(examples(neuron), following), folder), neuron.label)
+        for neuron in load_few_shot(folder)
+    )
+
+
+def _about(found: Sequence[Place], folder: Path | None) -> str:
+    lines = (f"{place.level}\t{write(place.token)}\t{write(place.after)}" for place in found)
+    return prompts.render("max-act-logits/places", {"places": "\n".join(lines)}, folder)
