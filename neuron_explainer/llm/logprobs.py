@@ -16,6 +16,7 @@ from neuron_explainer.llm.base import Logprobs, Message, Usage
 from neuron_explainer.llm.failures import Lack, malformed
 
 FLOOR = -9999.0  # stands for a probability of zero: JSON has no infinity
+_NUMBERS = {int, float}
 
 
 def written(content: Any, usage: Usage) -> Logprobs | None:
@@ -38,6 +39,14 @@ def _number(value: Any) -> float:
     return max(float(value), FLOOR)
 
 
+def _checked(top: Any) -> Mapping[str, float]:
+    """A mapping to numbers, as it is: replies have thousands of them, so none is copied."""
+    if not set(map(type, top.values())) <= _NUMBERS:
+        raise TypeError("an alternative has no log probability")
+    checked: Mapping[str, float] = top
+    return checked
+
+
 def merged(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
     """Text → log probability; tokens that read the same add their probabilities up."""
     texts: dict[str, float] = {}
@@ -58,11 +67,15 @@ def _from_chat(items: Sequence[Mapping[str, Any]]) -> Logprobs:
     return Logprobs(
         [_checked_text(item["token"]) for item in items],
         [_number(item["logprob"]) for item in items],
-        [
-            merged((top["token"], top["logprob"]) for top in item.get("top_logprobs") or ())
-            for item in items
-        ],
+        [_top_of_chat(item.get("top_logprobs") or ()) for item in items],
     )
+
+
+def _top_of_chat(tops: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
+    top = {item["token"]: item["logprob"] for item in tops}
+    if len(top) < len(tops):
+        return merged((item["token"], item["logprob"]) for item in tops)
+    return _checked(top)
 
 
 def _checked_text(token: Any) -> str:
@@ -75,7 +88,7 @@ def _from_legacy(content: Mapping[str, Any]) -> Logprobs:
     tokens = [_checked_text(token) for token in content["tokens"]]
     values = [None if value is None else _number(value) for value in content["token_logprobs"]]
     tops = content.get("top_logprobs") or [None] * len(tokens)
-    top = [None if items is None else merged(items.items()) for items in tops]
+    top = [None if items is None else _checked(items) for items in tops]
     offsets = content.get("text_offset")
     if not len(tokens) == len(values) == len(top):
         raise ValueError(f"{len(tokens)} tokens, {len(values)} values, {len(top)} alternatives")

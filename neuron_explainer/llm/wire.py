@@ -14,7 +14,7 @@ import orjson
 from neuron_explainer.llm import schema
 from neuron_explainer.llm.base import Choice, Feature, Logprobs, Request, Response, Usage
 from neuron_explainer.llm.failures import Lack, Unusable, brief, from_status, malformed
-from neuron_explainer.llm.logprobs import echoed, prompt_logprobs, written
+from neuron_explainer.llm.logprobs import FLOOR, echoed, prompt_logprobs, written
 
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 PromptForm = Literal["echo", "prompt_logprobs"]  # vLLM knows both, others at most echo
@@ -75,8 +75,10 @@ def decode(content: bytes) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(content)
-        except ValueError as error:
+            decoded = json.loads(content, parse_constant={"-Infinity": FLOOR}.get)
+            orjson.dumps(decoded)  # half a surrogate pair is text that nothing can write again
+            return decoded
+        except (ValueError, TypeError) as error:
             raise malformed(
                 f"the reply is no JSON: {brief(content.decode(errors='replace'), 80)!r}"
             ) from error

@@ -187,6 +187,12 @@ def test_a_refusal_is_no_answer() -> None:
         {"content": [{"token": "a", "logprob": math.nan}]},
         {"tokens": ["a"], "token_logprobs": [], "top_logprobs": []},
         {"tokens": ["a"], "token_logprobs": [-1], "top_logprobs": [["a"]]},
+        {"tokens": ["a"], "token_logprobs": [-1], "top_logprobs": [{"a": None}]},
+        {
+            "content": [
+                {"token": "a", "logprob": -1, "top_logprobs": [{"token": "a", "logprob": "b"}]}
+            ]
+        },
     ],
 )
 def test_broken_log_probabilities_are_malformed(columns: Any) -> None:
@@ -202,9 +208,10 @@ def test_tokens_that_read_the_same_add_their_probabilities() -> None:
 
 
 def test_infinities_are_read_and_nonsense_is_not() -> None:
-    assert wire.decode(b'{"a": -Infinity}') == {"a": -math.inf}
-    with pytest.raises(Transient, match="no JSON"):
-        wire.decode(b"<html>")
+    assert wire.decode(b'{"a": -Infinity, "b": NaN}') == {"a": -9999.0, "b": None}
+    for nonsense in (b"<html>", b'{"a": "\\ud800"}', b'{"a": "\xff"}', b""):
+        with pytest.raises(Transient, match="no JSON"):
+            wire.decode(nonsense)
 
 
 @pytest.mark.parametrize(

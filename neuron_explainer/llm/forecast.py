@@ -1,0 +1,63 @@
+"""What a stage will ask, found by asking nobody: requests and tokens counted on a few neurons."""
+
+from dataclasses import dataclass
+
+from neuron_explainer.errors import NeuronFailure
+from neuron_explainer.llm.base import LLM, Capabilities, Request, Response, Usage
+
+FORECAST = "forecast"  # the cause of every failure here
+_BYTES_PER_TOKEN = 4  # of English text with today's vocabularies
+
+
+class Forecast:
+    """An LLM that counts what it is asked and answers nothing.
+
+    What follows from a first answer, such as a second try, is not in the count.
+    """
+
+    def __init__(self, inner: LLM) -> None:
+        self._inner = inner
+        self.asked = Usage()
+
+    @property
+    def model(self) -> str:
+        """The model that would be asked."""
+        return self._inner.model
+
+    async def capabilities(self) -> Capabilities:
+        """The model's own."""
+        return await self._inner.capabilities()
+
+    async def complete(self, request: Request) -> Response:
+        """Counts the request. Raises NeuronFailure, always."""
+        text = request.prompt
+        if not isinstance(text, str):
+            text = "".join(message.content for message in text)
+        read = len(text.encode()) // _BYTES_PER_TOKEN
+        self.asked += Usage(read, 0, request.max_tokens * request.n, 1)
+        raise NeuronFailure(FORECAST, "nothing was sent")
+
+    async def close(self) -> None:
+        """Let go of connections and files."""
+        await self._inner.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A stage's forecast, scaled from the sampled neurons to all."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int  # at most: as many as the requests allow
+    cost: float | None  # US dollars; None: no price is known
+
+
+def scaled(asked: Usage, sampled: int, neurons: int) -> Usage:
+    """What `neurons` would take when `sampled` ones took `asked`."""
+    factor = neurons / max(1, sampled)
+    return Usage(
+        round(asked.prompt_tokens * factor),
+        0,
+        round(asked.completion_tokens * factor),
+        round(asked.requests * factor),
+    )
