@@ -70,20 +70,17 @@ class Form:
         entry = _only(item, {"index", self.field}, "an entry")
         index, value = entry["index"], entry[self.field]
         if type(index) is not int or not 0 <= index < count:
-            raise ValueError(
-                f"the index {_brief(index)} is not a whole number from 0 to {count - 1}"
-            )
+            raise ValueError(f"the index {_brief(index)} is not one from 0 to {count - 1}")
         # 1 == True == 1.0, and only one of them was asked for
         if type(value) is not type(self.values[0]) or value not in self.values:
-            allowed = " or ".join(orjson.dumps(end).decode() for end in self.values[:: self._step])
-            raise ValueError(
-                f'the "{self.field}" {_brief(value)} at index {index} is not {allowed}'
-            )
+            wrong = f'the "{self.field}" {_brief(value)} at index {index}'
+            raise ValueError(f"{wrong} is not {self._allowed}")
         return index, value
 
     @property
-    def _step(self) -> int:
-        return 1 if len(self.values) <= 2 else len(self.values) - 1
+    def _allowed(self) -> str:
+        first, last = (orjson.dumps(end).decode() for end in (self.values[0], self.values[-1]))
+        return f"{first} or {last}" if len(self.values) == 2 else f"from {first} to {last}"
 
 
 @dataclass(frozen=True, slots=True)
