@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -129,6 +130,35 @@ def test_missing_log_probabilities_stop_everything_and_name_what_would_work(serv
         assert "gives no top_logprobs; use simulator numbers" in str(reply)
 
 
+@pytest.mark.parametrize("drips", [False, True])
+def test_a_server_that_never_ends_its_reply_is_left(drips: bool) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        try:
+            if drips:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not writer.is_closing():
+                if drips:
+                    writer.write(b" ")
+                await asyncio.sleep(0.01)
+        finally:
+            writer.close()
+
+    async def run() -> list[Response | BaseException]:
+        server = await asyncio.start_server(hang, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        backend = BackendSettings(url, timeout=0.2)
+        replies = await ask(opened(url, backend=backend, attempts=2), REQUESTS[:2])
+        server.close()
+        await asyncio.sleep(0.1)  # the handlers see that the client has gone
+        return replies
+
+    for reply in asyncio.run(run()):
+        assert isinstance(reply, NeuronFailure)
+        assert reply.cause == "timeout"
+        assert "within 0.2 s (after 2 tries)" in str(reply)
+
+
 def test_nothing_that_was_saved_is_asked_again(server: str, tmp_path: Path) -> None:
     async def run() -> tuple[int, int, int]:
         async with spoiling(server, seed=2) as proxy:
@@ -177,7 +207,10 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def test_after_a_kill_only_what_was_in_flight_is_sent_again(server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_after_a_kill_only_what_was_in_flight_is_sent_again(
+    server: str, tmp_path: Path, end: signal.Signals
+) -> None:
     chance = random.Random(4)
     cache = str(tmp_path / "cache")
 
@@ -185,11 +218,14 @@ def test_after_a_kill_only_what_was_in_flight_is_sent_again(server: str, tmp_pat
         async with spoiling(server, share=0.0) as proxy:
             again: list[int] = []
             for kill in range(4):
-                child = subprocess.Popen([sys.executable, "-c", _CHILD, proxy.url, cache])
+                child = subprocess.Popen(
+                    [sys.executable, "-c", _CHILD, proxy.url, cache], stderr=subprocess.DEVNULL
+                )
                 target = sum(proxy.asked.values()) + chance.randint(4, 25) if kill < 3 else None
                 while child.poll() is None:
                     if target is not None and sum(proxy.asked.values()) >= target:
-                        child.kill()
+                        child.send_signal(end)
+                        target = None
                     await asyncio.sleep(0.002)
                 again.append(sum(proxy.asked.values()) - len(proxy.asked))
                 assert (child.returncode == 0) == (kill == 3)
