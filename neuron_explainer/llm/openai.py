@@ -105,7 +105,7 @@ class OpenAI:
                 path, cast_to=httpx2.Response, content=content, options={"headers": headers}
             )
         )
-        reply = wire.decode(response.content)
+        reply = wire.decode(self._without_key(response.content))
         if isinstance(reply, dict) and reply.get("id"):
             self._refuse_duplicate(hash(response.content))
         return reply
@@ -141,10 +141,12 @@ class OpenAI:
 
     def status_error(self, error: openai.APIStatusError) -> NeuronFailure | LLMError:
         """The SDK's error as ours, without the key."""
-        detail = error.response.text
-        if self._key != _NO_KEY:
-            detail = detail.replace(self._key, "[key]")
+        detail = self._without_key(error.response.content).decode(errors="replace")
         return from_status(error.status_code, detail, error.response.headers, str(self))
+
+    def _without_key(self, content: bytes) -> bytes:
+        """What a server says, even one that repeats the key."""
+        return content if self._key == _NO_KEY else content.replace(self._key.encode(), b"[key]")
 
     async def close(self) -> None:
         """Close all connections."""

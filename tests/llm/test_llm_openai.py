@@ -202,3 +202,32 @@ def test_the_key_stays_secret(
     assert SECRET not in " ".join(map(str, texts))
     for file in tmp_path.iterdir():
         assert SECRET.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "500 Oh", "200 OK"])
+def test_a_server_that_repeats_the_key_does_not_make_it_known(status: str) -> None:
+    async def repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        key = next(
+            line for line in head.split(b"\r\n") if line.lower().startswith(b"authorization")
+        )
+        assert SECRET.encode() in key
+        body = orjson.dumps({"error": {"message": f"not this one: {key.decode()}"}})
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def run() -> str:
+        listening = await asyncio.start_server(repeat, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+        llm = open_llm("openai/m", LLMSettings(BackendSettings(url)), no_sleep)
+        with pytest.raises((LLMError, NeuronFailure)) as caught:
+            await llm.complete(CHAT)
+        await llm.close()
+        listening.close()
+        return repr(caught.value)
+
+    said = asyncio.run(run())
+    assert "not this one" in said
+    assert SECRET not in said
