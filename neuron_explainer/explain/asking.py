@@ -19,6 +19,7 @@ _PLAIN_STOP = ("\n",)
 # The estimate errs on the high side for byte-pair vocabularies of common size: a word has a token
 # for every three letters, every other sign or byte is one, a message takes eight for its frame.
 _LETTERS_A_TOKEN = 3
+_LETTERS_A_TOKEN_AT_MOST = 6  # on average, in any text and vocabulary
 _FRAME = 8
 _WORD = re.compile(r"[A-Za-z]+")
 
@@ -79,21 +80,29 @@ async def ask(llm: LLM, question: Question, sampling: Sampling) -> str:
 def fit(question: Question, capabilities: Capabilities, max_tokens: int, model: str) -> Fitted:
     """The fullest prompt that leaves room for the answer: examples are dropped, then items.
 
-    Raises NeuronFailure("context-overflow") when not even one item fits without examples.
+    When not even one item without examples fits by the estimate, it is refused if it cannot fit
+    whatever the tokenizer, and else left to the server, which counts exactly.
+    Raises NeuronFailure("context-overflow").
     """
-    everything = ((examples, question.items) for examples in range(len(question.examples), 0, -1))
+    full = len(question.examples), question.items
+    if capabilities.context is None:
+        return Fitted(as_prompt(question, *full, capabilities, model), *full)
+    everything = ((examples, question.items) for examples in range(full[0], 0, -1))
     without_examples = ((0, items) for items in range(question.items, 0, -1))
-    size = 0
+    room = capabilities.context - max_tokens
     for examples, items in chain(everything, without_examples):
         prompt = as_prompt(question, examples, items, capabilities, model)
-        size = estimated_tokens(prompt) + max_tokens
-        if capabilities.context is None or size <= capabilities.context:
+        if estimated_tokens(prompt) <= room:
             return Fitted(prompt, examples, items)
-    raise NeuronFailure(
-        "context-overflow",
-        f"the shortest prompt and its answer take about {size} tokens and the context of {model} "
-        f"is {capabilities.context}; lower max_tokens or use a model with more",
-    )
+    least = sum(map(len, _texts(prompt))) // _LETTERS_A_TOKEN_AT_MOST
+    if least > room:
+        raise NeuronFailure(
+            "context-overflow",
+            f"the shortest prompt has at least {least} tokens, the answer up to {max_tokens}, and "
+            f"the context of {model} is {capabilities.context}: lower max_tokens or use a model "
+            "with more",
+        )
+    return Fitted(prompt, 0, 1)
 
 
 def as_prompt(
@@ -116,8 +125,11 @@ def as_prompt(
 
 def estimated_tokens(prompt: tuple[Message, ...] | str) -> int:
     """How many tokens a prompt has at most, near enough."""
-    texts = [prompt] if isinstance(prompt, str) else [message.content for message in prompt]
-    return sum(_FRAME + _estimated(text) for text in texts)
+    return sum(_FRAME + _estimated(text) for text in _texts(prompt))
+
+
+def _texts(prompt: tuple[Message, ...] | str) -> list[str]:
+    return [prompt] if isinstance(prompt, str) else [message.content for message in prompt]
 
 
 def _estimated(text: str) -> int:

@@ -35,7 +35,7 @@ class TokenSpace:
     few_shot: int = 3  # example neurons
     temperature: float = 0.0
     seed: int = 0
-    max_tokens: int = 120
+    max_tokens: int = 100
     prompts: Path | None = None  # the workspace's own templates
 
     name: ClassVar[str] = "token-space"

@@ -4,10 +4,11 @@ import asyncio
 import re
 
 import pytest
-from canned_llm import CHAT, CannedLLM, neuron, record, rivers, text_of
+from canned_llm import CHAT, CannedLLM, neuron, record, rivers, rows, text_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuron_explainer import registry
 from neuron_explainer.explain.asking import as_prompt
 from neuron_explainer.explain.highlight import Highlight, marked
 from neuron_explainer.explain.max_act_logits import MaxActLogits, Place, places
@@ -69,9 +70,9 @@ def test_every_token_of_a_list_has_one_line_from_which_it_comes_back(
     explainer = TokenActivation(llm=CannedLLM())
     question = explainer.question(Shown((shown(entries),))).about(1)
     block = question.split("<start>\n")[1].split("\n<end>")[0]
-    rows = [line.split("\t") for line in block.split("\n")]
+    written = [line.split("\t") for line in block.split("\n")]
     assert block.splitlines() == block.split("\n")
-    assert [(read(token), int(level)) for token, level in rows] == entries
+    assert [(read(token), int(level)) for token, level in written] == entries
 
 
 @given(pairs)
@@ -82,6 +83,21 @@ def test_every_place_has_one_line_of_three_columns(entries: list[tuple[bytes, in
     lines = question.about(99).split("\n")[1:] if question.items else []
     assert len(lines) == question.items
     assert all(line.count("\t") == 2 for line in lines)
+
+
+@given(pairs, st.sampled_from(["token-activation", "highlight", "max-act-logits", "token-space"]))
+@settings(deadline=None)
+def test_any_tokens_can_be_asked_about_and_sent(
+    entries: list[tuple[bytes, int]], name: str
+) -> None:
+    levels = [10.0, *(float(level) for _, level in entries)]
+    texts = [b" tea", *(token for token, _ in entries)]
+    table = rows(*((token, 1.0, 9) for token in dict.fromkeys(texts)))
+    llm = CannedLLM()
+    explainer = registry.make("explainers", name, {}, llm=llm)
+    asyncio.run(explainer.explain(neuron(record(texts, levels), rows=table)))
+    assert len(llm.requests[0].key("canned")) == 64
+    assert text_of(llm.requests[0].prompt).encode()
 
 
 def test_tokens_above_zero_are_repeated_when_few_are_and_only_then() -> None:
