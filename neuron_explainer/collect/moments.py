@@ -15,6 +15,7 @@ HISTOGRAM_EDGES: NDArray[np.float64] = np.array(
     [2.0 ** (_LOWEST_EXPONENT + step // 2) * (1.5 if step % 2 else 1.0) for step in range(_BINS)]
 )
 _SMALLEST_VARIANCE = 1e-16  # fourth powers of what varies less are lost to single precision
+_FIRST_HALF_OCTAVE = 2 * (127 + _LOWEST_EXPONENT)  # what bin 1 ends with
 _CHUNK_ELEMENTS = 1 << 17  # of float32: the working set stays in the cache
 
 
@@ -38,8 +39,14 @@ class MomentAccumulator:
         self.tokens = 0
         self._shift: Tensor | None = None
         self._sums = torch.zeros((4, neurons), dtype=torch.float64)
-        self._histogram = torch.zeros(neurons * (_BINS + 1), dtype=torch.int64)
-        self._offsets = torch.arange(neurons, dtype=torch.int32) * (_BINS + 1)
+        self._positive = torch.zeros(neurons, dtype=torch.float64)
+        # bins from 1 on, bin 0 within bin 1; bin by bin, for most neurons are in the same ones
+        self._histogram = torch.zeros(_BINS * neurons, dtype=torch.int64)
+        self._cells = torch.arange(neurons, dtype=torch.int32) - _FIRST_HALF_OCTAVE * neurons
+        # used again for every chunk: fresh memory would cost more than the sums
+        self._step = max(1, _CHUNK_ELEMENTS // max(1, neurons))
+        self._scratch = torch.empty((2, self._step, neurons))
+        self._ones = torch.ones(self._step * neurons, dtype=torch.int64)
 
     def update(self, rows: Tensor) -> None:
         """Add `rows` (tokens, neurons), float32."""
@@ -48,36 +55,43 @@ class MomentAccumulator:
         if self._shift is None:
             self._shift = rows.mean(0)
         self.tokens += len(rows)
-        step = max(1, _CHUNK_ELEMENTS // rows.shape[1])
-        for first in range(0, len(rows), step):
-            self._add(rows[first : first + step], self._shift)
+        for first in range(0, len(rows), self._step):
+            self._add(rows[first : first + self._step], self._shift)
 
     def _add(self, rows: Tensor, shift: Tensor) -> None:
-        first = rows - shift
-        second = first * first
+        first, second = self._scratch[:, : len(rows)]
+        torch.sub(rows, shift, out=first)
+        torch.mul(first, first, out=second)
         self._sums[0] += first.sum(0)
         self._sums[1] += second.sum(0)
         self._sums[2] += first.mul_(second).sum(0)
         self._sums[3] += second.mul_(second).sum(0)
-        bins = _bins(rows).add_(self._offsets)
-        self._histogram += torch.bincount(bins.view(-1), minlength=len(self._histogram))
+        self._positive += torch.gt(rows, 0.0, out=first).sum(0)
+        cells = _half_octaves(rows, second.view(torch.int32)).mul_(len(shift)).add_(self._cells)
+        self._histogram.index_add_(0, cells.view(-1), self._ones[: cells.numel()])
 
     def result(self) -> Moments:
         """The moments of all rows so far."""
         sums = self._sums.numpy() / max(1, self.tokens)
         shift = np.zeros(sums.shape[1]) if self._shift is None else self._shift.double().numpy()
-        histogram = self._histogram.view(-1, _BINS + 1).numpy().copy()
-        density = 1.0 - histogram[:, 0] / max(1, self.tokens)
+        positive = self._positive.numpy()
+        histogram = np.pad(self._histogram.view(_BINS, -1).T.numpy(), ((0, 0), (1, 0)))
+        histogram[:, 0] = self.tokens - positive
+        histogram[:, 1] -= histogram[:, 0]
+        density = positive / max(1, self.tokens)
         mean, variance, skewness, kurtosis = _central(shift, *sums)
         return Moments(self.tokens, mean, variance, skewness, kurtosis, density, histogram)
 
 
-def _bins(rows: Tensor) -> Tensor:
-    """The histogram bin of each activation, int32: the float's own bits are its half octave."""
-    bits = rows.contiguous().view(torch.int32).clamp(min=0)  # the sign bit makes it negative
-    half_octaves = bits.add_(0x3FFFFF).bitwise_right_shift_(22)  # exponent, first mantissa bit
-    first = 2 * (127 + _LOWEST_EXPONENT) - 1
-    return torch.maximum(half_octaves.clamp(max=1), half_octaves.sub_(first)).clamp_(max=_BINS)
+def _half_octaves(rows: Tensor, out: Tensor) -> Tensor:
+    """The half octave of each activation, from the float's own bits; `out` is int32.
+
+    Exponent and first mantissa bit. What is too small or not positive gets the first one that has a
+    bin of its own (the sign bit makes the whole number negative), what is too large the last.
+    """
+    low, high = _FIRST_HALF_OCTAVE << 22, (_FIRST_HALF_OCTAVE + _BINS - 1) << 22
+    torch.clamp(rows.view(torch.int32), low, high, out=out)
+    return out.add_(0x3FFFFF).bitwise_right_shift_(22)  # an edge belongs to the bin below
 
 
 def _central(
