@@ -9,6 +9,7 @@ inside among the random and the top records are candidates, too.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,11 +53,13 @@ class BandReservoirs:
         self._maxima = torch.empty((neurons, min(excerpts, remembered)))
         self._next_checkpoint = _FIRST_CHECKPOINT
         self._bounds: dict[int, tuple[Tensor, Tensor]] = {}
-        self._reservoirs = {
-            band: Reservoir(neurons, _OVERSAMPLING * per_band, time)
+        wide = [
+            band
             for band, (low, _) in enumerate(BANDS)
             if np.ceil((1.0 - low) * excerpts) > top or per_band > top
-        }
+        ]
+        # one for all until the first checkpoint: so long all of them would hold the same
+        self._reservoirs = dict.fromkeys(wide, Reservoir(neurons, _OVERSAMPLING * per_band, time))
 
     def update(self, keys: Tensor, maxima: Tensor, activations: Tensor) -> None:
         """Offer a batch: random-priority `keys` and `maxima` (neurons, batch), `activations`."""
@@ -64,12 +67,15 @@ class BandReservoirs:
         if room > 0:
             self._maxima[:, self.seen : self.seen + maxima.shape[1]] = maxima[:, :room]
         self.seen += maxima.shape[1]
-        for band, reservoir in self._reservoirs.items():
+        for band, reservoir in self._distinct().items():
             allowed = self._allowed(band, maxima)
             reservoir.update(torch.where(allowed, keys, EMPTY), maxima, activations)
         if self.seen >= self._next_checkpoint:
             self._narrow()
             self._next_checkpoint *= _CHECKPOINT_RATIO
+
+    def _distinct(self) -> dict[int, Reservoir]:
+        return self._reservoirs if self._bounds else dict(list(self._reservoirs.items())[:1])
 
     def _allowed(self, band: int, maxima: Tensor) -> Tensor:
         if band not in self._bounds:
@@ -81,6 +87,8 @@ class BandReservoirs:
         """Drop what lies outside the quantiles so far, give or take their standard error."""
         known = min(self.seen, self._maxima.shape[1])
         ordered = self._maxima[:, :known].sort(1).values
+        for band in list(self._reservoirs)[1:] if not self._bounds else ():
+            self._reservoirs[band] = deepcopy(self._reservoirs[band])
         for band, reservoir in self._reservoirs.items():
             bounds = _widened(ordered, BANDS[band])
             self._bounds[band] = bounds

@@ -14,6 +14,7 @@ from neuron_explainer.collect.reservoirs import Reservoir, activation_keys, prio
 from neuron_explainer.collect.token_table import TableLayout, TokenTableAccumulator
 
 RANDOM_SEED, BAND_SEED = 0x51, 0xB4  # so that the two samples are independent
+_TURNED_EXCERPTS = 512  # after so many, few of the default sizes' records still change
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class SiteCollector:
         self.bands = BandReservoirs(
             neurons, sizes.time, sizes.per_band, sizes.excerpts, sizes.remembered, sizes.top
         )
+        self._turned: Tensor | None = None
         self.moments = MomentAccumulator(neurons)
         self.tables = {
             name: TokenTableAccumulator(layout, neurons) for name, layout in layouts.items()
@@ -51,15 +53,30 @@ class SiteCollector:
         values = activations.float()
         maxima = _maxima(values, batch)  # (neurons, batch)
         positions = torch.from_numpy(batch.positions)
-        self.top.update(activation_keys(maxima, positions), maxima, values)
-        self.random.update(self._priorities(RANDOM_SEED, positions), maxima, values)
-        self.bands.update(self._priorities(BAND_SEED, positions), maxima, values)
+        offered = self._laid_out(values)
+        self.top.update(activation_keys(maxima, positions), maxima, offered)
+        self.random.update(self._priorities(RANDOM_SEED, positions), maxima, offered)
+        self.bands.update(self._priorities(BAND_SEED, positions), maxima, offered)
         rows = {name: table.layout.rows_of(batch.tokens) for name, table in self.tables.items()}
         for sequence, scored in enumerate(batch.scored):
             tokens = _scored_rows(values[sequence], scored)
             self.moments.update(tokens)
             for name, table in self.tables.items():
                 table.update(rows[name][sequence, scored], tokens)
+
+    def _laid_out(self, values: Tensor) -> Tensor:
+        """`values`, each neuron's activations of an excerpt side by side while many are kept.
+
+        To pick them from afar is slow, but to turn the whole batch around pays only at first.
+        """
+        if self.bands.seen > _TURNED_EXCERPTS:
+            self._turned = None
+            return values
+        batch, time, neurons = values.shape
+        if self._turned is None or self._turned.numel() < values.numel():
+            self._turned = torch.empty(values.numel())
+        turned = self._turned[: values.numel()].view(batch, neurons, time)
+        return turned.copy_(values.transpose(1, 2)).transpose(1, 2)
 
     def _priorities(self, purpose: int, positions: Tensor) -> Tensor:
         return priority_keys(self.seed + purpose, self.neurons, positions)
