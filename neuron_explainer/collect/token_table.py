@@ -119,7 +119,7 @@ class TokenTableAccumulator:
         A sum that comes from held-out records alone is exactly zero afterwards: what single
         precision would leave of it would still say where the neuron fires in them.
         """
-        sums = self._sums[:, neurons].T.double().numpy()
+        sums = self._sums[:, neurons].T.contiguous().double().numpy()
         rows = sums.shape[1]
         cells = held_out.neuron * rows + held_out.row
         own = np.bincount(cells, held_out.activation, sums.size).reshape(sums.shape)
@@ -152,8 +152,21 @@ def best_rows(
     """
     usable = counts > 0
     usable[:, POOLED] = False
-    kept = np.zeros(counts.shape, bool)
-    for ranking, number in ((gains, most - most // 2), (means, most // 2)):
-        order = np.argsort(np.where(usable, -ranking, np.inf), axis=1, kind="stable")
-        np.put_along_axis(kept, order[:, :number], True, axis=1)
-    return kept & usable
+    best = [
+        _largest(np.where(usable, ranking, -np.inf), number)
+        for ranking, number in ((gains, most - most // 2), (means, most // 2))
+    ]
+    return (best[0] | best[1]) & usable
+
+
+def _largest(values: NDArray[np.float64], number: int) -> NDArray[np.bool_]:
+    """Where the `number` largest of each row stand; of equal ones the first."""
+    if number >= values.shape[1]:
+        return np.ones(values.shape, bool)
+    if number == 0:
+        return np.zeros(values.shape, bool)
+    last = np.partition(values, -number, axis=1)[:, -number, None]
+    above, equal = values > last, values == last
+    room = number - np.count_nonzero(above, axis=1, keepdims=True)
+    chosen: NDArray[np.bool_] = above | (equal & (np.cumsum(equal, axis=1) <= room))
+    return chosen
