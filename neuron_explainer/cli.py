@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from neuron_explainer import __version__, workspace
+from neuron_explainer import __version__, command_formats, workspace
 from neuron_explainer import command_options as option
 from neuron_explainer import command_output as output
 from neuron_explainer.config import (
@@ -30,10 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-import_app = typer.Typer(help="Read published formats.", no_args_is_help=True)
-export_app = typer.Typer(help="Write published formats.", no_args_is_help=True)
-app.add_typer(import_app, name="import")
-app.add_typer(export_app, name="export")
+app.add_typer(command_formats.import_app, name="import")
+app.add_typer(command_formats.export_app, name="export")
 
 
 @app.command()
@@ -163,7 +161,7 @@ def explain(
     model = ModelSettings(llm, base_url, llm_device, llm_dtype, max_cost, max_tokens, concurrency)
     settings = ExplainSettings(explainer, name, neurons, made, model)
     if dry_run:
-        output.show(plan(here, chosen, sites, settings), as_json)
+        output.show_plans([output.wait(plan(here, chosen, sites, settings))], as_json)
         return
     done = output.wait(run_stage(here, chosen, sites, settings, output.progress()))
     report = {
@@ -209,7 +207,9 @@ def simulate(
     settings = SimulateSettings(test=test, seed=seed, model=model)
     names = simulator or settings.simulators
     if dry_run:
-        output.show({each: plan(run, each) for each in names}, as_json)
+        made = option.options_of(options)
+        plans = [output.wait(plan(run, each, settings, made, label)) for each in names]
+        output.show_plans(plans, as_json)
         return
     failures: dict[str, int] = {}
     reports: list[dict[str, object]] = []
@@ -280,53 +280,6 @@ def show(
     console = output.console()
     choice = view.Choice(top, random, quantile)
     console.print(view.render(found, choice, plain or not console.color_system))
-
-
-@import_app.command("openai")
-def import_openai(
-    source: option.PublishedSource,
-    name: option.ImportName,
-    neurons: option.NeuronsOption = None,
-    folder: option.WorkspaceOption = None,
-    as_json: option.JsonOption = False,
-) -> None:
-    """Read OpenAI's record files (.json) or explanation files (.jsonl).
-
-    Example: neuron-explainer import openai collated-activations --name gpt2-xl
-    """
-    from neuron_explainer.interchange import openai_import
-    from neuron_explainer.runner import parse_neurons
-
-    chosen = None if neurons is None else parse_neurons(neurons, sys.maxsize)
-    done = openai_import.import_source(workspace.find(folder), source, name, chosen)
-    report = {"name": name, "imported": done.imported, "failures": len(done.failures)}
-    output.show(report if as_json else [f"{name}: {done.imported:,} neurons imported"], as_json)
-    output.list_failures(done.failures)
-
-
-@export_app.command("openai")
-def export_openai(
-    name: option.RunArgument,
-    to: option.ExportFolder,
-    simulator: option.ExportSimulator = None,
-    folder: option.WorkspaceOption = None,
-    as_json: option.JsonOption = False,
-) -> None:
-    """Write a run as OpenAI's record and explanation files.
-
-    Example: neuron-explainer export openai tiny-token-lookup --to published
-    """
-    from neuron_explainer.interchange import openai_export
-    from neuron_explainer.runs import Run
-
-    here = workspace.find(folder)
-    run = Run(here, name)
-    run.require()
-    default = "imported" if "imported" in run.simulators() else "token-lookup"
-    done = openai_export.export_run(here.root, name, simulator or default, to)
-    output.show(
-        {"written": done.written} if as_json else [f"{done.written:,} files in {to}"], as_json
-    )
 
 
 @app.callback(invoke_without_command=True)

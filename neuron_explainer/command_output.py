@@ -65,6 +65,21 @@ def show(report: Mapping[str, Any] | Sequence[str], as_json: bool) -> None:
         print(line)
 
 
+def show_plans(plans: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print what a stage would do, and what that is expected to take."""
+    if as_json:
+        show({"plans": list(plans)}, True)
+        return
+    for plan in plans:
+        print(", ".join(f"{key}: {value}" for key, value in plan.items() if key != "forecast"))
+        if expected := plan.get("forecast"):
+            cost = "no price known" if expected.cost is None else f"at most ${expected.cost:.2f}"
+            print(
+                f"forecast: {expected.requests:,} requests, about {expected.prompt_tokens:,} "
+                f"tokens read, at most {expected.completion_tokens:,} written, {cost}"
+            )
+
+
 def show_summary(run: "Run", settings: ScoreSettings, as_json: bool) -> None:
     """Print the table of a run's scores."""
     from neuron_explainer.score import summary

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("records",),
     # what everybody may use, and the protocols
     (
-        *("store", "schemas", "splits", "activations", "tokens", "token_gain"),
+        *("store", "parquet", "schemas", "splits", "activations", "tokens", "token_gain"),
         *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
     ),
@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("terminal",),
     ("pipeline", "show"),
     ("command_options", "command_output"),
+    ("command_formats",),
     ("cli",),
     ("__main__",),
 )

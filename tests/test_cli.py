@@ -259,7 +259,7 @@ def test_explain_simulate_and_score_some_neurons_then_more(
     simulate = ("simulate", "five", "--simulator", "token-lookup", "--json")
     assert command(*simulate).json() == {
         "run": "five",
-        "simulators": [{"simulator": "token-lookup", "simulated": 20}],
+        "simulators": [{"simulator": "token-lookup", "simulated": 20, "spending": None}],
     }
     rows: Any = command("score", "five", "--json").json()["rows"]
     assert rows[0]["site"] == LATENTS
@@ -329,15 +329,15 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
 ) -> None:
     before = files(small.root)
     explain = ("explain", "--layer", 0, "--table-size", 5, "--dry-run")
-    report = command(*explain, "--run", "five", "--neurons", "0-9", "--json").json()
+    plans: Any = command(*explain, "--run", "five", "--neurons", "0-9", "--json").json()["plans"]
+    (report,) = plans
     assert (report["run"], report[SITE]) == ("five", 10)
     assert "run: five" in command(*explain, "--run", "five").out
-    assert (
-        command("explain", "--layer", 0, "--neurons", "60-69", "--dry-run", "--json").json()[SITE]
-        == 6
-    )
-    done = command("simulate", RUN, "--dry-run", "--json")
-    assert done.code == 0
+    again = ("explain", "--layer", 0, "--neurons", "60-69", "--dry-run", "--json")
+    plans = command(*again).json()["plans"]
+    assert plans[0][SITE] == 6
+    plans = command("simulate", RUN, "--dry-run", "--json").json()["plans"]
+    assert [plan["simulator"] for plan in plans] == ["token-lookup", "constant", "shuffled"]
     assert files(small.root) == before
 
 

@@ -26,6 +26,7 @@ from neuron_explainer.errors import (
     SubjectError,
     WorkspaceError,
 )
+from neuron_explainer.parquet import serialise
 from neuron_explainer.store import (
     SCHEMA_VERSION,
     Folder,
@@ -34,7 +35,6 @@ from neuron_explainer.store import (
     remove_leftovers,
     replace_file,
     replacing,
-    serialise,
     shards_of,
 )
 

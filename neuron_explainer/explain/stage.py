@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from neuron_explainer import registry
 from neuron_explainer.config import ExplainSettings
 from neuron_explainer.errors import DataError
 from neuron_explainer.explain.base import Explainer
 from neuron_explainer.llm.compose import Spending
-from neuron_explainer.llm.session import accounted, opened
+from neuron_explainer.llm.forecast import Forecast, expected
+from neuron_explainer.llm.session import PRICES, accounted, opened
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronRecord
 from neuron_explainer.runner import (
@@ -26,6 +28,7 @@ from neuron_explainer.store import Shard, locked
 from neuron_explainer.workspace import Workspace
 
 _CONCURRENCY = 64
+_SAMPLED = 8  # neurons that a forecast looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +97,41 @@ async def _explain_all(
     return total
 
 
-def plan(
+async def plan(
     workspace: Workspace, subject: str, sites: Sequence[str], settings: ExplainSettings
 ) -> dict[str, object]:
-    """What `explain` would do with the same arguments."""
+    """What `explain` would do with the same arguments, and what it would ask of a model."""
     run = Run(workspace, settings.run or f"{subject}-{settings.explainer}")
+    record_sets = {site: RecordSet(workspace.data, subject, site) for site in sites}
     todo = {
-        site: sum(
-            shard.stop - shard.start
-            for shard in remaining(
-                run.folder,
-                f"{site}/explanations",
-                parse_neurons(settings.neurons, RecordSet(workspace.data, subject, site).width),
-            )
+        site: remaining(
+            run.folder,
+            f"{site}/explanations",
+            parse_neurons(settings.neurons, record_sets[site].width),
         )
         for site in sites
     }
-    return {"run": run.name, "explainer": settings.explainer, **todo}
+    counts = {
+        site: sum(shard.stop - shard.start for shard in shards) for site, shards in todo.items()
+    }
+    planned: dict[str, object] = {"run": run.name, "explainer": settings.explainer, **counts}
+    async with opened(settings.model, workspace.root) as llm:
+        asked = None if llm is None else Forecast(llm)
+        explainer: Explainer = registry.make(
+            "explainers", settings.explainer, settings.options, llm=asked
+        )
+        if asked is not None:
+            neurons = (
+                neuron
+                for site, shards in todo.items()
+                for shard in shards
+                for neuron in record_sets[site].shard(shard)
+            )
+            sample = (explainer.explain(_shown(neuron)) for neuron in islice(neurons, _SAMPLED))
+            prices = workspace.root / PRICES
+            total = sum(counts.values())
+            planned["forecast"] = await expected(asked, sample, total, prices)
+    return planned
 
 
 def _check_inputs(run: Run, record_sets: Mapping[str, RecordSet]) -> None:

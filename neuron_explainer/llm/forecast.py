@@ -1,8 +1,12 @@
 """What a stage will ask, found by asking nobody: requests and tokens counted on a few neurons."""
 
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from neuron_explainer.errors import NeuronFailure
+from neuron_explainer.llm import prices
 from neuron_explainer.llm.base import LLM, Capabilities, Request, Response, Usage
 
 FORECAST = "forecast"  # the cause of every failure here
@@ -49,15 +53,25 @@ class Expected:
     requests: int
     prompt_tokens: int
     completion_tokens: int  # at most: as many as the requests allow
-    cost: float | None  # US dollars; None: no price is known
+    cost: float | None  # US dollars, at most; None: no price is known
 
 
-def scaled(asked: Usage, sampled: int, neurons: int) -> Usage:
-    """What `neurons` would take when `sampled` ones took `asked`."""
+async def expected(
+    forecast: Forecast, sample: Iterable[Awaitable[object]], neurons: int, own_prices: Path
+) -> Expected:
+    """Run the `sample`, neurons asked through `forecast`, and scale what they ask to `neurons`."""
+    sampled = 0
+    for asking in sample:
+        sampled += 1
+        with suppress(NeuronFailure):
+            await asking
     factor = neurons / max(1, sampled)
-    return Usage(
+    asked = forecast.asked
+    usage = Usage(
         round(asked.prompt_tokens * factor),
         0,
         round(asked.completion_tokens * factor),
         round(asked.requests * factor),
     )
+    cost = prices.load(own_prices).cost(forecast.model, usage)
+    return Expected(usage.requests, usage.prompt_tokens, usage.completion_tokens, cost)

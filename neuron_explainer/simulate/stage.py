@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from neuron_explainer import registry
 from neuron_explainer.config import SimulateSettings
 from neuron_explainer.errors import RunMismatch
 from neuron_explainer.llm.compose import Spending
-from neuron_explainer.llm.session import accounted, opened
+from neuron_explainer.llm.forecast import Forecast, expected
+from neuron_explainer.llm.session import PRICES, accounted, opened
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronId, Record, Simulation, Split
 from neuron_explainer.runner import (
@@ -22,6 +24,8 @@ from neuron_explainer.runner import (
 from neuron_explainer.runs import Run, simulation_table
 from neuron_explainer.simulate.base import Simulator
 from neuron_explainer.store import Folder, Shard, locked
+
+_SAMPLED = 8  # neurons that a forecast looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +103,42 @@ async def _simulate_all(
     return total
 
 
-def plan(run: Run, name: str) -> str:
-    """What `simulate` would do with the same arguments."""
+async def plan(
+    run: Run,
+    name: str,
+    settings: SimulateSettings,
+    options: Mapping[str, Any] | None = None,
+    label: str | None = None,
+) -> dict[str, object]:
+    """What `simulate` would do with the same arguments, and what it would ask of a model."""
     run.require()
-    folder = run.simulations(name)
-    done = (
-        {file for site in run.sites() for _, file in folder.shards(f"{site}/simulations")}
-        if folder.exists
-        else set()
-    )
-    shards = [
-        shard
+    folder = run.simulations(label or name)
+    todo = [
+        (site, shard, file)
         for site in run.sites()
-        for shard, _ in run.folder.shards(f"{site}/explanations")
-        if f"{site}/{shard.file('simulations')}" not in done
+        for shard, file in run.folder.shards(f"{site}/explanations")
+        if not folder.has(f"{site}/{shard.file('simulations')}")
     ]
-    return f"{sum(shard.stop - shard.start for shard in shards):,} neurons of run '{run.name}'"
+    total = sum(shard.stop - shard.start for _, shard, _ in todo)
+    planned: dict[str, object] = {"run": run.name, "simulator": name, "neurons": total}
+    async with opened(settings.model, run.workspace.root) as llm:
+        asked = None if llm is None else Forecast(llm)
+        simulator: Simulator = registry.make("simulators", name, options or {}, llm=asked)
+        if asked is not None:
+            pairs = (
+                (explanation, [record.stimulus for record in records[neuron]])
+                for site, shard, file in todo
+                for records in [_held_out(_records(run, site), shard, _splits(settings))]
+                for neuron, explanation in run.explanations(site, file).items()
+            )
+            sample = (simulator.simulate(*pair) for pair in islice(pairs, _SAMPLED))
+            prices = run.workspace.root / PRICES
+            planned["forecast"] = await expected(asked, sample, total, prices)
+    return planned
+
+
+def _records(run: Run, site: str) -> RecordSet:
+    return RecordSet(run.workspace.data, run.subject, site)
 
 
 def _check_inputs(run: Run, folder: Folder) -> None:

@@ -1,0 +1,59 @@
+"""The commands that read and write published formats: `import` and `export`."""
+
+import sys
+
+import typer
+
+from neuron_explainer import command_options as option
+from neuron_explainer import command_output as output
+from neuron_explainer import workspace
+
+import_app = typer.Typer(help="Read published formats.", no_args_is_help=True)
+export_app = typer.Typer(help="Write published formats.", no_args_is_help=True)
+
+
+@import_app.command("openai")
+def import_openai(
+    source: option.PublishedSource,
+    name: option.ImportName,
+    neurons: option.NeuronsOption = None,
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Read OpenAI's record files (.json) or explanation files (.jsonl).
+
+    Example: neuron-explainer import openai collated-activations --name gpt2-xl
+    """
+    from neuron_explainer.interchange import openai_import
+    from neuron_explainer.runner import parse_neurons
+
+    chosen = None if neurons is None else parse_neurons(neurons, sys.maxsize)
+    done = openai_import.import_source(workspace.find(folder), source, name, chosen)
+    report = {"name": name, "imported": done.imported, "failures": len(done.failures)}
+    output.show(report if as_json else [f"{name}: {done.imported:,} neurons imported"], as_json)
+    output.list_failures(done.failures)
+
+
+@export_app.command("openai")
+def export_openai(
+    name: option.RunArgument,
+    to: option.ExportFolder,
+    simulator: option.ExportSimulator = None,
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Write a run as OpenAI's record and explanation files.
+
+    Example: neuron-explainer export openai tiny-token-lookup --to published
+    """
+    from neuron_explainer.interchange import openai_export
+    from neuron_explainer.runs import Run
+
+    here = workspace.find(folder)
+    run = Run(here, name)
+    run.require()
+    default = "imported" if "imported" in run.simulators() else "token-lookup"
+    done = openai_export.export_run(here.root, name, simulator or default, to)
+    output.show(
+        {"written": done.written} if as_json else [f"{done.written:,} files in {to}"], as_json
+    )

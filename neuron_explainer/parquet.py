@@ -1,0 +1,41 @@
+"""How tables become Parquet files."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW_GROUP_BYTES = 1 << 18  # small, so that one neuron is read in milliseconds
+
+
+def serialise(table: pa.Table) -> bytes:
+    """A Parquet file as bytes. The first column must be the sorted `neuron`."""
+    sink = pa.BufferOutputStream()
+    floats = [_leaf(field) for field in table.schema if _is_floating(field.type)]
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        row_group_size=max(1, table.num_rows * ROW_GROUP_BYTES // max(1, table.nbytes)),
+        write_page_checksum=True,
+        write_statistics=[table.schema[0].name],
+        use_dictionary=[_leaf(field) for field in table.schema if _is_text(field.type)],
+        # a sixth smaller than plain for activations, and faster to write
+        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+    )
+    return bytes(sink.getvalue())
+
+
+def _leaf(field: pa.Field) -> str:
+    return f"{field.name}.list.element" if pa.types.is_list(field.type) else str(field.name)
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_list(kind) else kind
+
+
+def _is_floating(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(_value_type(kind)))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = _value_type(kind)
+    return bool(pa.types.is_string(value) or pa.types.is_binary(value))
