@@ -4,12 +4,15 @@ Repaired: fences, headings such as "Explanation:", quotation marks around it all
 paragraphs, the prompt's own marks. A reply that ran into the length limit keeps its whole
 sentences if it has any. Refused, with the cause in brackets: nothing left (empty-reply), cut inside
 its only sentence (cut-off), longer than 400 characters without a sentence's end (too-long), a
-refusal (refused), and text of the prompt or of its examples (prompt-leak).
+refusal (refused), text of the prompt or of its examples (prompt-leak), JSON that holds more than
+one text (malformed-reply).
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import orjson
 
 from neuron_explainer.errors import NeuronFailure
 
@@ -73,6 +76,8 @@ class Asked:
 def label(reply: str, finish_reason: str, asked: Asked) -> str:
     """The reply as a label: one line of at most 400 characters. Raises NeuronFailure."""
     if not _has_words(reply):
+        if finish_reason == "length":  # a model that thinks in secret has used up its tokens
+            raise _refused("cut-off", "nothing was written within max_tokens: raise it", reply)
         raise _refused("empty-reply", "the model wrote nothing", reply)
     lines, ended = _paragraph(reply)
     text = _one_line(lines)
@@ -80,7 +85,7 @@ def label(reply: str, finish_reason: str, asked: Asked) -> str:
         text = _whole_sentences(text, at_end=True)
         if not _has_words(text):
             raise _refused("cut-off", "the length limit cut it short: raise max_tokens", reply)
-    text = _bare(_MARKED.sub(_as_quotation, text))
+    text = _bare(_MARKED.sub(_as_quotation, _out_of_json(text, reply)))
     if not _has_words(text):
         raise _refused("empty-reply", "the model wrote nothing but a heading", reply)
     _check_refusal(text, reply)
@@ -108,6 +113,20 @@ def _paragraph(reply: str) -> tuple[list[str], bool]:
 def _one_line(lines: Sequence[str]) -> str:
     joint = "; " if any(map(_BULLET.match, lines)) else " "
     return _printable(joint.join(_BULLET.sub("", line).strip() for line in lines))
+
+
+def _out_of_json(text: str, reply: str) -> str:
+    """The only text in a JSON object, for models that always write one."""
+    try:
+        content = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    values = list(content.values()) if isinstance(content, dict) else [content]
+    if len(values) == 1 and isinstance(values[0], str):
+        return _printable(values[0])
+    if isinstance(content, dict | list):
+        raise _refused("malformed-reply", "the model wrote JSON instead of a phrase", reply)
+    return text
 
 
 def _is_introduction(line: str) -> bool:
@@ -160,7 +179,9 @@ def _check_leaks(text: str, reply: str, asked: Asked) -> None:
         known = " ".join(_words(answer))
         if spoken == known or (len(known.split()) >= _RUN // 2 and known in spoken):
             raise _refused("prompt-leak", "the label repeats an example's explanation", reply)
-    if _runs(words) & _runs(_words(asked.instructions)):
+    instructions = _words(asked.instructions)
+    copied = len(words) >= _RUN // 2 and spoken in " ".join(instructions)
+    if copied or _runs(words) & _runs(instructions):
         raise _refused("prompt-leak", "the label repeats the prompt's instructions", reply)
     if len(words) >= _RUN and _letters(text) in _letters(asked.question):
         raise _refused("prompt-leak", "the label is a piece of the excerpts shown", reply)

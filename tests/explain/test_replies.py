@@ -44,6 +44,9 @@ def cause_of(reply: str, finish_reason: str = "stop") -> str:
         ("words such as «9: tea» and «milk»", "words such as “tea” and “milk”"),
         ("“tea” and “milk”", "“tea” and “milk”"),
         ("words\tfor\x00 tea", "words for tea"),
+        ('{"explanation": "words for tea"}', "words for tea"),
+        ('```json\n{\n  "label": "words for tea"\n}\n```', "words for tea"),
+        ('{"a": 1, …} and other JSON', '{"a": 1, …} and other JSON'),
     ],
 )
 def test_what_surrounds_a_label_is_taken_away(reply: str, expected: str) -> None:
@@ -94,6 +97,7 @@ def test_a_refusal_is_no_label(reply: str) -> None:
     "reply",
     [
         "Answer with one phrase of at most 25 words.",
+        "what it fires on",
         "verbs for speaking quietly, such as “whispered”",
         "Verbs for speaking quietly, such as whispered; also rivers",
         "speaking quietly",
@@ -129,6 +133,11 @@ def test_a_reply_cut_inside_its_only_sentence_is_no_label(reply: str) -> None:
     assert cause_of(reply, "length") == "cut-off"
 
 
+@pytest.mark.parametrize("reply", ['{"a": "tea", "b": "milk"}', "[]", '{"tea": 10}'])
+def test_json_that_holds_no_single_text_is_no_label(reply: str) -> None:
+    assert cause_of(reply) in {"malformed-reply", "empty-reply"}
+
+
 def test_a_long_reply_ends_with_the_last_sentence_that_fits() -> None:
     sentence = "Words for tea and for milk."
     kept = label(" ".join([sentence] * 40), "stop", ASKED)
@@ -139,7 +148,7 @@ def test_a_long_reply_ends_with_the_last_sentence_that_fits() -> None:
 
 @given(st.text(max_size=600), st.sampled_from(["stop", "length"]))
 def test_any_reply_is_one_line_of_bounded_length_or_a_failure(reply: str, reason: str) -> None:
-    with suppress(NeuronFailure):
+    with suppress(NeuronFailure):  # anything else would be an error of ours
         check_label(label(reply, reason, ASKED))
 
 
