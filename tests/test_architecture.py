@@ -61,6 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 FREE = (
     ("config", "registry"),
     ("prompts", "workspace"),
+    ("store", "parquet"),
     ("few_shot", "activations"),
     ("few_shot", "workspace"),
     ("explain.asking", "explain.replies"),

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuron_explainer import __version__, store
+from neuron_explainer import __version__, parquet, store
 from neuron_explainer.errors import (
     DataError,
     RunLocked,
@@ -329,7 +329,7 @@ def test_a_shard_is_a_plain_parquet_file_with_checksums_and_small_row_groups(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert pq.read_table(folder.path / FILE).equals(_table(range(8)))
-    monkeypatch.setattr(store, "ROW_GROUP_BYTES", 2000)
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 2000)
     folder.write({FILE: _table(range(8))})
     assert pq.ParquetFile(folder.path / FILE).num_row_groups == 2
     pq.read_table(folder.path / FILE, page_checksum_verification=True)
@@ -348,7 +348,7 @@ def test_the_same_table_gives_the_same_bytes() -> None:
 def test_one_neuron_is_read_from_its_row_groups_alone(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "ROW_GROUP_BYTES", 1000)
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 1000)
     table = _table(range(64), rows=3)
     folder.write({FILE: table.slice(0, 24), Shard(8, 72).file("tokens"): table})
     read: list[int] = []
