@@ -19,8 +19,7 @@ from neuron_explainer.few_shot import FewShotNeuron, FewShotRecord, load_few_sho
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request
 from neuron_explainer.records import Explanation, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
-    MOST_ALTERNATIVES,
-    alternatives,
+    ALTERNATIVES,
     checked,
     defined,
     fitting,
@@ -50,6 +49,7 @@ class AllAtOnceSimulator:
 
     llm: LLM
     few_shot: int = 5  # example neurons, at most
+    alternatives: int = ALTERNATIVES  # to look for numbers among
     prompts: Path | None = None  # the workspace's own templates
 
     name = "all-at-once"
@@ -93,7 +93,7 @@ class AllAtOnceSimulator:
             request = Request(
                 head + _block(stimulus),
                 max_tokens=1,  # some servers take 0 for no limit
-                prompt_logprobs=alternatives(capabilities) or MOST_ALTERNATIVES,
+                prompt_logprobs=self.alternatives,
             )
             columns = Columns.of((await self.llm.complete(request)).prompt)
             tokens = rendered(stimulus)
@@ -120,7 +120,7 @@ class AllAtOnceSimulator:
             Request(
                 f"{before}{''.join(rows[:place])}{tokens[place]}\t1",
                 max_tokens=1,
-                top_logprobs=alternatives(capabilities),
+                top_logprobs=min(self.alternatives, capabilities.top_logprobs),
             )
             for place in likely
         ]

@@ -14,7 +14,7 @@ from neuron_explainer.records import Simulation, Stimulus
 Prompt = tuple[Message, ...] | str
 Result = TypeVar("Result")
 
-MOST_ALTERNATIVES = 20  # what the OpenAI protocol allows at most
+ALTERNATIVES = 20  # at each token; as many as the OpenAI protocol and vLLM allow by default
 _WORDS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
 
 
@@ -31,11 +31,6 @@ async def checked(llm: LLM, needs: Sequence[Feature]) -> Capabilities:
     capabilities = await llm.capabilities()
     require(capabilities, needs, llm.model)
     return capabilities
-
-
-def alternatives(capabilities: Capabilities) -> int:
-    """How many alternatives to ask for at each token."""
-    return min(MOST_ALTERNATIVES, capabilities.top_logprobs)
 
 
 def conversation(
@@ -91,7 +86,8 @@ def _size(prompt: Prompt) -> int:
 def _most_tokens(prompt: Prompt) -> int:
     content = _text(prompt).encode()
     others = len(content.translate(None, _WORDS))
-    return others + (len(content) - others + 1) // 2
+    # 1.8 letters a token: a vocabulary of 512 has that, one of 50,000 more than 4
+    return others + (5 * (len(content) - others) + 8) // 9
 
 
 async def together(jobs: Iterable[Awaitable[Result]]) -> list[Result]:
@@ -111,6 +107,8 @@ def defined(simulations: list[Simulation], stimuli: Sequence[Stimulus]) -> list[
     ]
     if any(part.size for part in scored) and all(np.isnan(part).all() for part in scored):
         raise NeuronFailure(
-            "no-valid-number", "the model's replies hold no number from 0 to 10 at any token"
+            "no-valid-number",
+            "the model's replies hold no number from 0 to 10 at any token: use one that follows "
+            "instructions",
         )
     return simulations

@@ -17,12 +17,11 @@ import numpy as np
 from neuron_explainer import prompts
 from neuron_explainer.activations import END, LEVELS, START
 from neuron_explainer.few_shot import FewShotNeuron, load_few_shot
-from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request, Response
+from neuron_explainer.llm.base import LLM, Capabilities, Feature, Response
 from neuron_explainer.records import Explanation, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
     Prompt,
     Turn,
-    alternatives,
     checked,
     conversation,
     fitting,
@@ -30,10 +29,10 @@ from neuron_explainer.simulate.asking import (
 )
 from neuron_explainer.simulate.readings import Columns
 from neuron_explainer.simulate.rendering import one_line, render_text, shown
-from neuron_explainer.simulate.replies import Entry, Form, asked
+from neuron_explainer.simulate.replies import Entry, Form, asked, request
 
 _FORM = Form("verdicts", "fires", (True, False), complete=True)
-_ENTRY = 14  # tokens that an entry of the reply takes, at most
+_ENTRY = 24  # tokens that an entry of the reply takes, at most; with line breaks and indents
 _LEAD = "Reply:\n"
 
 
@@ -106,13 +105,15 @@ class DetectionSimulator:
     async def _verdicts(
         self, prompt: Prompt, count: int, capabilities: Capabilities
     ) -> Sequence[float]:
-        request = Request(
+        question = request(
             prompt,
-            max_tokens=_answer_tokens(count),
-            top_logprobs=(alternatives(capabilities) or None) if self.logprobs else None,
-            json_schema=_FORM.schema if self.schema and capabilities.json_schema else None,
+            _answer_tokens(count),
+            _FORM,
+            capabilities,
+            logprobs=self.logprobs,
+            schema=self.schema,
         )
-        return await asked(self.llm, request, partial(_read, count), self._repair)
+        return await asked(self.llm, question, partial(_read, count), self._repair)
 
     def _repair(self, problem: str) -> str:
         return prompts.render("simulate-detection/repair", {"problem": problem}, self.prompts)

@@ -16,12 +16,11 @@ import numpy as np
 from neuron_explainer import prompts, token_text
 from neuron_explainer.activations import END, LEVELS, START
 from neuron_explainer.few_shot import FewShotRecord, load_few_shot
-from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request, Response
+from neuron_explainer.llm.base import LLM, Capabilities, Feature, Response
 from neuron_explainer.records import Explanation, FloatArray, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
     Prompt,
     Turn,
-    alternatives,
     checked,
     conversation,
     defined,
@@ -30,12 +29,12 @@ from neuron_explainer.simulate.asking import (
 )
 from neuron_explainer.simulate.readings import Columns, expected_in
 from neuron_explainer.simulate.rendering import one_line, rendered, shown
-from neuron_explainer.simulate.replies import Form, asked
+from neuron_explainer.simulate.replies import Form, asked, request
 
 _VALUES = tuple(range(LEVELS + 1))
 _SPARSE = Form("activations", "activation", _VALUES, complete=False)
 _DENSE = Form("activations", "activation", _VALUES, complete=True)
-_ENTRY = 12  # tokens that an entry of the reply takes, at most
+_ENTRY = 24  # tokens that an entry of the reply takes, at most; with line breaks and indents
 _LEAD = "Reply:\n"
 
 
@@ -88,35 +87,44 @@ class NumbersSimulator:
             return conversation(capabilities.chat, system, turns[:number], question, _LEAD)
 
         longest = max(questions, key=len, default="")
-        answer = max(map(_answer_tokens, stimuli), default=0)
+        answer = max(map(self._answer, stimuli), default=0)
         number = fitting(lambda n: prompt(n, longest), len(turns), answer, capabilities)
         return partial(prompt, number)
+
+    def _answer(self, stimulus: Stimulus) -> int:
+        """How many tokens a reply may take; in a sparse one at most half of the entries."""
+        entries = len(stimulus.tokens) + 2
+        return _ENTRY * entries if self.dense else _ENTRY * entries // 2
 
     async def _sequence(
         self, prompt: Prompt, stimulus: Stimulus, capabilities: Capabilities
     ) -> Simulation:
         activations = np.full(len(stimulus.tokens), np.nan, np.float32)
         if stimulus.scored.any():
-            request = Request(
+            question = request(
                 prompt,
-                max_tokens=_answer_tokens(stimulus),
-                top_logprobs=(alternatives(capabilities) or None) if self.logprobs else None,
-                json_schema=self._form.schema if self.schema and capabilities.json_schema else None,
+                self._answer(stimulus),
+                self._form,
+                capabilities,
+                logprobs=self.logprobs,
+                schema=self.schema,
             )
             rows = activations[shown(stimulus)]
             rows[:] = await asked(
-                self.llm, request, lambda reply: self._read(reply, len(rows)), self._repair
+                self.llm, question, lambda reply: self._read(reply, len(rows)), self._repair
             )
         return Simulation(activations)
 
     def _read(self, response: Response, count: int) -> FloatArray:
         """A reply's activations (rows,). Raises ValueError when it is not what was asked for."""
         activations = np.zeros(count, np.float32)  # what a sparse reply leaves out
+        entries = self._form.read(response.text, count)
+        values = np.array([entry.value for entry in entries.values()], np.float64)
         columns = Columns.of(response.tokens)
-        readable = columns.text == response.text
-        for index, entry in self._form.read(response.text, count).items():
-            mean = expected_in(columns, entry.span) if readable else np.nan
-            activations[index] = entry.value if np.isnan(mean) else mean
+        if columns.text == response.text:
+            means = expected_in(columns, [entry.span for entry in entries.values()])
+            values = np.where(np.isnan(means), values, means)
+        activations[list(entries)] = values
         return activations
 
     def _repair(self, problem: str) -> str:
@@ -145,7 +153,3 @@ def _introduction(explanation: str, folder: Path | None) -> str:
 
 def _rows(tokens: Sequence[str]) -> str:
     return START + "\n".join(f"{index}\t{token}" for index, token in enumerate(tokens)) + END
-
-
-def _answer_tokens(stimulus: Stimulus) -> int:
-    return _ENTRY * (len(stimulus.tokens) + 2)

@@ -17,9 +17,9 @@ from neuron_explainer.few_shot import FewShotNeuron, FewShotRecord, load_few_sho
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request
 from neuron_explainer.records import Explanation, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
+    ALTERNATIVES,
     Prompt,
     Turn,
-    alternatives,
     checked,
     conversation,
     defined,
@@ -43,6 +43,7 @@ class OneAtATimeSimulator:
 
     llm: LLM
     few_shot: int = 5  # example neurons, at most
+    alternatives: int = ALTERNATIVES  # to look for numbers among
     prompts: Path | None = None  # the workspace's own templates
 
     name = "one-at-a-time"
@@ -117,6 +118,7 @@ class OneAtATimeSimulator:
         return Turn(self._question(explanation, tokens, place), str(record[1][place]))
 
     async def _level(self, prompt: Prompt, capabilities: Capabilities) -> float:
-        request = Request(prompt, max_tokens=_ANSWER, top_logprobs=alternatives(capabilities))
+        number = min(self.alternatives, capabilities.top_logprobs)
+        request = Request(prompt, max_tokens=_ANSWER, top_logprobs=number)
         columns = Columns.of((await self.llm.complete(request)).tokens)
-        return expected_at(columns, 0)
+        return float(expected_at(columns, [0])[0])

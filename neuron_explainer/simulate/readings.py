@@ -5,6 +5,7 @@ alternatives  the likeliest texts at one place of a reply, with their log probab
 span        where in a text something is written: first character and end
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -88,21 +89,24 @@ class Columns:
         return "" if token is None else self._logprobs.tokens[token]
 
 
-def expected_at(columns: Columns, place: int) -> float:
-    """The expected activation where a token begins, whatever it says; NaN when none is known.
+def expected_at(columns: Columns, places: Sequence[int]) -> Floats:
+    """The expected activations where tokens begin, whatever they say; NaN where none is known.
 
     Where "1" was written and may be the first half of "10", what follows tells how often it is.
     """
-    masses = level_masses([columns.alternatives_at(place)])
-    if columns.written_at(place) == "1" and not np.isfinite(masses[0, LEVELS]):
-        after = columns.alternatives_at(place + 1) or {}
-        masses[0] = part_ten(masses[0], float(np.exp(after.get("0", -np.inf))))
-    return float(expected_levels(masses)[0])
+    masses = level_masses([columns.alternatives_at(place) for place in places])
+    for row, place in enumerate(places):
+        if masses[row, LEVELS] == -np.inf and columns.written_at(place) == "1":
+            after = columns.alternatives_at(place + 1) or {}
+            masses[row] = part_ten(masses[row], math.exp(after.get("0", -math.inf)))
+    return expected_levels(masses)
 
 
-def expected_in(columns: Columns, span: tuple[int, int]) -> float:
-    """`expected_at` for a number that stands in a reply; NaN when its tokens hold anything else."""
-    begin, end = span
-    number = columns.text[begin:end]
-    alone = columns.written_at(begin) in ({"1", "10"} if number == "10" else {number})
-    return expected_at(columns, begin) if alone else float("nan")
+def expected_in(columns: Columns, spans: Sequence[tuple[int, int]]) -> Floats:
+    """`expected_at` for numbers that stand in a reply; NaN where a token holds anything else."""
+    expected = expected_at(columns, [begin for begin, _ in spans])
+    for row, (begin, end) in enumerate(spans):
+        number, token = columns.text[begin:end], columns.written_at(begin)
+        if token != number and (token, number) != ("1", "10"):
+            expected[row] = np.nan
+    return expected

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import orjson
 
 from neuron_explainer.errors import NeuronFailure
-from neuron_explainer.llm.base import LLM, Message, Request, Response
+from neuron_explainer.llm.base import LLM, Capabilities, Message, Request, Response
 
 Result = TypeVar("Result")
 _Prompt = tuple[Message, ...] | str
+_ALTERNATIVES = 20
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
 
@@ -91,9 +92,29 @@ class Entry:
     span: tuple[int, int]
 
 
+def request(
+    prompt: _Prompt,
+    max_tokens: int,
+    form: Form,
+    capabilities: Capabilities,
+    *,
+    logprobs: bool,
+    schema: bool,
+) -> Request:
+    """A request for a reply of this form, with what is wanted and the model can do."""
+    alternatives = min(_ALTERNATIVES, capabilities.top_logprobs) if logprobs else 0
+    enforced = schema and capabilities.json_schema
+    return Request(
+        prompt,
+        max_tokens,
+        top_logprobs=alternatives or None,
+        json_schema=form.schema if enforced else None,
+    )
+
+
 async def asked(
     llm: LLM,
-    request: Request,
+    question: Request,
     read: Callable[[Response], Result],
     repair: Callable[[str], str],
 ) -> Result:
@@ -102,15 +123,15 @@ async def asked(
     `repair` is that question, given what is wrong. Raises NeuronFailure("malformed-reply") when the
     second answer is no better.
     """
-    response = await llm.complete(request)
+    response = await llm.complete(question)
     try:
         return read(response)
     except ValueError as error:
         problem = _problem(response, error)
     again = replace(
-        request,
-        prompt=_extended(request.prompt, response.text, repair(problem)),
-        sample=request.sample + 1,
+        question,
+        prompt=_extended(question.prompt, response.text, repair(problem)),
+        sample=question.sample + 1,
     )
     response = await llm.complete(again)
     try:
