@@ -74,6 +74,8 @@ def strongest(rows: TokenRows, number: int, support: int) -> list[Entry]:
     own = np.flatnonzero((rows.token >= 0) & (rows.previous < 0))
     counts = rows.count[own].astype(np.float64)
     means = rows.activation[own] * counts / np.maximum(1.0, counts + support)
+    # In single precision ten times the largest is exact, and its level is 10, not 9.
+    means = means.astype(np.float32)
     order = np.argsort(-means, kind="stable")[:number]
     levels = normalise(means[order], float(means[order[0]]) if len(order) else 0.0)
     tokens = (rows.vocabulary[token] for token in rows.token[own[order]].tolist())

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from canned_llm import CannedLLM, rivers, rows
+from canned_llm import CannedLLM, rows
+from hypothesis import given
+from hypothesis import strategies as st
 
 from neuron_explainer.explain.token_space import TokenSpace, entries_of, strongest
 from neuron_explainer.few_shot import load_few_shot
@@ -20,6 +22,13 @@ def test_levels_are_relative_to_the_strongest_token_and_silent_ones_are_left_out
     table = rows((b"half", 3.0, 100), (b"full", 6.0, 100), (b"low", 0.5, 100), (b"no", -1.0, 100))
     assert strongest(table, 9, support=0) == [(b"full", 10), (b"half", 5)]
     assert strongest(table, 1, support=0) == [(b"full", 10)]
+
+
+@given(st.floats(0.0625, 100.0, width=32), st.integers(1, 10_000), st.integers(0, 9))
+def test_the_strongest_token_is_always_at_the_top_of_the_scale(
+    mean: float, count: int, support: int
+) -> None:
+    assert strongest(rows((b"a", mean, count)), 1, support) == [(b"a", 10)]
 
 
 def test_rows_after_another_token_and_the_row_of_all_others_are_no_tokens() -> None:
@@ -42,4 +51,3 @@ def test_examples_that_have_no_tokens_of_their_own_are_not_shown() -> None:
     question = TokenSpace(llm=CannedLLM(), few_shot=99).question([(b"a", 10)])
     shown = {example.answer for example in question.examples}
     assert shown == {known.explanation for known in load_few_shot() if not known.inside}
-    assert rivers().token_rows is not None
