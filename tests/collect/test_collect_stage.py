@@ -27,10 +27,11 @@ from neuron_explainer.collect.bands import QUANTILES
 from neuron_explainer.collect.moments import HISTOGRAM_EDGES
 from neuron_explainer.collect.stage import collect
 from neuron_explainer.config import CollectSettings, SubjectSettings
-from neuron_explainer.errors import CorpusError, RunMismatch, SubjectError
+from neuron_explainer.errors import CorpusError, RunMismatch, SubjectError, WorkspaceError
 from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.records import NeuronRecord
 from neuron_explainer.splits import assign_splits
+from neuron_explainer.store import Folder
 
 _VOCABULARY = 50
 # few activations, so that ties are frequent; minus zero must tie with zero
@@ -299,6 +300,37 @@ def test_batch_and_memory_may_change_between_sites(tmp_path: Path, corpus: Path)
     collect_from(tmp_path / "data", corpus, _fake(), batch=2, memory_mb=16)
     collected, _ = collect_from(tmp_path / "data", corpus, _fake(), batch=64, memory_mb=99)
     assert collected.skipped == (SITE,)
+
+
+def test_a_run_cut_off_between_sites_comes_to_the_same_with_little_memory(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookup = table_lookup(np.ones((_VOCABULARY, 1600), np.float32))
+    other = "blocks.1.mlp.hook_post"
+    subject = FakeSubject({SITE: lookup, other: lookup}, _VOCABULARY)
+    options: dict[str, Any] = {"memory_mb": 1, "top": 4, "random": 3, "per_band": 0}
+
+    def collected(place: str) -> dict[str, Any]:
+        made, _ = collect_from(tmp_path / place, corpus, subject, **options)
+        assert "most frequent rows" in made.notices[0]
+        return _tables(RecordSet(tmp_path / place, "fake", other))
+
+    whole = collected("whole")
+    real, written = Folder.write, []
+
+    def failing(folder: Folder, tables: Any) -> None:
+        if other in str(folder.path):
+            written.append(tables)
+            raise WorkspaceError("the disk is full")
+        real(folder, tables)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "write", failing)
+        with pytest.raises(WorkspaceError):
+            collected("cut off")
+    assert written
+    assert RecordSet(tmp_path / "cut off", "fake", SITE).folder.complete
+    assert collected("cut off") == whole
 
 
 def test_too_few_excerpts_are_refused_and_leave_nothing(tmp_path: Path) -> None:
