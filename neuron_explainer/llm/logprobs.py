@@ -9,6 +9,7 @@ vLLM     `prompt_logprobs`: a list of `{token id: {"decoded_token", "logprob", "
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -17,6 +18,7 @@ from neuron_explainer.llm.failures import Lack, malformed
 
 FLOOR = -9999.0  # stands for a probability of zero: JSON has no infinity
 _NUMBERS = {int, float}
+_TIE = 0.5  # far above what rounding makes of two equal probabilities
 
 
 def written(content: Any, usage: Usage) -> Logprobs | None:
@@ -89,59 +91,81 @@ def _from_legacy(content: Mapping[str, Any]) -> Logprobs:
     values = [None if value is None else _number(value) for value in content["token_logprobs"]]
     tops = content.get("top_logprobs") or [None] * len(tokens)
     top = [None if items is None else _checked(items) for items in tops]
-    offsets = content.get("text_offset")
     if not len(tokens) == len(values) == len(top):
         raise ValueError(f"{len(tokens)} tokens, {len(values)} values, {len(top)} alternatives")
-    if not isinstance(offsets, list) or len(offsets) != len(tokens):
-        offsets = None
-    return Logprobs(tokens, values, top, offsets)
+    return Logprobs(tokens, values, top)
 
 
 def echoed(
-    text: str, tokens: Logprobs | None, prompt: str, usage: Usage
+    text: str, tokens: Logprobs | None, prompt: str, usage: Usage, *, greedy: bool
 ) -> tuple[str, Logprobs, Logprobs | None]:
-    """An echoed reply, parted: what was written, the prompt's columns, and those of the former."""
+    """An echoed reply, parted: what was written, the prompt's columns, and those of the former.
+
+    `greedy` says that each token written must have been the likeliest.
+    """
     if not text.startswith(prompt):
         raise _not_echoed("the reply does not begin with the prompt", usage)
     if tokens is None:
         raise _not_echoed("the prompt was echoed without log probabilities", usage)
-    spelled = _without_specials(tokens, text)
-    length = _prompt_length(spelled, text, prompt, usage)
-    first, rest = _slice(spelled, 0, length), _slice(spelled, length, len(spelled.tokens))
+    whole = placed(tokens, text)
+    length = _prompt_length(whole, text, prompt, usage)
+    written = text[len(prompt) :]
+    first, rest = _slice(whole, 0, length), _slice(whole, length, len(whole.tokens))
     _verify_prompt(first, usage)
-    return text[len(prompt) :], first, rest
+    _verify_not_shifted(written, rest, usage, greedy=greedy)
+    return written, first, placed(rest, written)
 
 
 def _not_echoed(message: str, usage: Usage) -> Lack:
     return Lack("prompt_logprobs", message, usage=usage)
 
 
-def _without_specials(columns: Logprobs, text: str) -> Logprobs:
-    """Special tokens around the text, which it leaves out, made empty so that tokens spell it."""
+def _verify_not_shifted(written: str, rest: Logprobs, usage: Usage, *, greedy: bool) -> None:
+    """Some servers give each token the probabilities of its neighbour when there is no BOS.
+
+    Then the last token has none, and the one that was written is not the likeliest at its place.
+    """
+    if written and not rest.tokens:
+        raise _not_echoed("the log probabilities end one token before the reply does", usage)
+    if not greedy or not rest.tokens:
+        return
+    value, top = rest.logprobs[0], rest.top[0] or {}
+    if value is None or value < max(top.values(), default=value) - _TIE:
+        raise _not_echoed(
+            "the token that was written is not the likeliest: they are shifted by a token", usage
+        )
+
+
+def placed(columns: Logprobs, text: str) -> Logprobs:
+    """Tokens cut so that they spell the text, or else where in the text each begins.
+
+    Special tokens and the space that SentencePiece puts in front are no part of the text. Where
+    tokens are parts of characters nothing spells it; servers count offsets in many ways, so they
+    are counted here.
+    """
     joined = "".join(columns.tokens)
     begin = joined.find(text)
     if begin < 0:
-        return columns
+        return replace(columns, offsets=offsets(columns.tokens, text))
     end = begin + len(text)
     starts = accumulate(map(len, columns.tokens), initial=0)
     tokens = [
-        token if begin <= start and start + len(token) <= end else ""
+        token[max(0, begin - start) : max(0, end - start)]
         for token, start in zip(columns.tokens, starts, strict=False)
     ]
-    if "".join(tokens) != text:
-        return columns
-    return Logprobs(tokens, columns.logprobs, columns.top)
+    return replace(columns, tokens=tokens, offsets=None)
 
 
 def _prompt_length(columns: Logprobs, text: str, prompt: str, usage: Usage) -> int:
     """How many of the tokens are the prompt's."""
     count = len(columns.tokens)
-    if "".join(columns.tokens) == text:
+    if columns.offsets is None:
         ends = list(accumulate(map(len, columns.tokens)))
         return min(count, bisect_left(ends, len(prompt)) + 1)
-    if columns.offsets is not None:
-        return bisect_left(columns.offsets, len(prompt))
-    return max(0, count - usage.completion_tokens)
+    known = [(at, place) for place, at in enumerate(columns.offsets) if at <= len(text)]
+    low = max((place + 1 for at, place in known if at < len(prompt)), default=0)
+    high = min((place for at, place in known if at >= len(prompt)), default=count)
+    return min(max(low, count - usage.completion_tokens), max(low, high))
 
 
 def _slice(columns: Logprobs, start: int, stop: int) -> Logprobs:

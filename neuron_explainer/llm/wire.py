@@ -14,7 +14,7 @@ import orjson
 from neuron_explainer.llm import schema
 from neuron_explainer.llm.base import Choice, Feature, Logprobs, Request, Response, Usage
 from neuron_explainer.llm.failures import Lack, Unusable, brief, from_status, malformed
-from neuron_explainer.llm.logprobs import FLOOR, echoed, prompt_logprobs, written
+from neuron_explainer.llm.logprobs import FLOOR, echoed, placed, prompt_logprobs, written
 
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 PromptForm = Literal["echo", "prompt_logprobs"]  # vLLM knows both, others at most echo
@@ -131,11 +131,11 @@ def _choice(
     form: PromptForm,
 ) -> Choice:
     text, reason = _text(choice, request, usage), str(choice.get("finish_reason") or "stop")
-    tokens = written(choice.get("logprobs"), usage)
-    prompt = None
+    tokens, prompt = written(choice.get("logprobs"), usage), None
     if request.prompt_logprobs is not None:
         if isinstance(request.prompt, str) and form == "echo":
-            text, prompt, tokens = echoed(text, tokens, request.prompt, usage)
+            greedy = request.temperature == 0
+            text, prompt, tokens = echoed(text, tokens, request.prompt, usage, greedy=greedy)
         else:
             # vLLM puts it beside the choices of a chat, and into the choice of a completion
             found = choice.get("prompt_logprobs") or content.get("prompt_logprobs")
@@ -145,7 +145,7 @@ def _choice(
     elif request.prompt_logprobs is not None:
         tokens = None
     _verify_text(text, reason, request, tokens, usage)
-    return Choice(text, reason, tokens, prompt)
+    return Choice(text, reason, None if tokens is None else placed(tokens, text), prompt)
 
 
 def _text(choice: dict[str, Any], request: Request, usage: Usage) -> str:

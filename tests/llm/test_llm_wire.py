@@ -80,14 +80,36 @@ def test_special_tokens_around_an_echo_do_not_shift_it() -> None:
     assert response.prompt.offsets is None
 
 
-def test_parts_of_a_character_keep_the_servers_offsets() -> None:
+def test_tokens_around_parts_of_a_character_are_placed_whatever_the_server_counts() -> None:
     request = replace(ECHO, prompt="é\tb")
-    reply = legacy(["�", "�", "\t", "b", "c"], "é\tbc")
-    reply["choices"][0]["logprobs"]["text_offset"] = [0, 0, 1, 2, 3]
-    prompt = wire.answer(reply, request, "server").prompt
+    for broken in ("�", ""):
+        reply = legacy([" ", broken, broken, "\t", "b", "c"], "é\tbc", start=7)
+        prompt = wire.answer(reply, request, "server").prompt
+        assert prompt is not None
+        assert prompt.tokens == [" ", broken, broken, "\t", "b"]
+        assert prompt.offsets is not None
+        assert list(prompt.offsets)[3:] == [1, 2]
+        assert min(list(prompt.offsets)[:3]) > len("é\tbc")
+
+
+def test_the_space_before_the_first_word_does_not_shift_an_echo() -> None:
+    reply = legacy([" Once", " upon", "!"], "Once upon!", start=0)
+    prompt = wire.answer(reply, replace(ECHO, prompt="Once upon"), "server").prompt
     assert prompt is not None
-    assert prompt.tokens == ["�", "�", "\t", "b"]
-    assert prompt.offsets == [0, 0, 1, 2]
+    assert prompt.tokens == ["Once", " upon"]
+    assert prompt.offsets is None
+
+
+def test_an_echo_whose_probabilities_are_shifted_by_a_token_is_found_out() -> None:
+    tokens = ["a", "\t", "b", "\n", "c", "!"]
+    short = legacy(tokens[:-1], PROMPT + "!")
+    with pytest.raises(Lack, match="end one token before"):
+        wire.answer(short, ECHO, "server")
+    shifted = legacy(tokens, PROMPT + "!")
+    shifted["choices"][0]["logprobs"]["top_logprobs"][-1] = {"!": -1.0, "?": -0.1}
+    with pytest.raises(Lack, match="shifted by a token"):
+        wire.answer(shifted, ECHO, "server")
+    assert wire.answer(shifted, replace(ECHO, temperature=1.0), "server").text == "!"
 
 
 @pytest.mark.parametrize(
