@@ -2,7 +2,8 @@
 
 Run `python scripts/make_tiny.py --out data/tiny`. The corpus and the tokenizer are the same bytes
 for one seed everywhere; the training is the same up to floating point. `--only` redoes one part
-from the files of the others.
+from the files of the others. On two quiet cores it takes about ten minutes; on busy ones set
+OMP_WAIT_POLICY=PASSIVE, or most of the time goes into threads that wait for each other.
 """
 
 import argparse

@@ -26,12 +26,12 @@ SITE_BLOCK = 2
 class Recipe:
     """The sizes and rates of a training run."""
 
-    steps: int = 4500
+    steps: int = 2000
     batch_tokens: int = 4096
     peak_rate: float = 3e-3
     warm_up: int = 100
     weight_decay: float = 0.05
-    sparse_rows: int = 600_000
+    sparse_rows: int = 400_000
     sparse_epochs: int = 8
     latents: int = 1024
     active: int = 16
