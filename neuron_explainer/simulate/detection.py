@@ -123,7 +123,7 @@ def _read(count: int, response: Response) -> list[float]:
     """The probability that each sequence fires. Raises ValueError for a reply of another form."""
     columns = Columns.of(response.tokens)
     entries = _FORM.read(response.text, count)
-    readable = columns.text == response.text
+    readable = columns.spell(response.text)
     return [_probability(columns if readable else None, entries[row]) for row in range(count)]
 
 

@@ -121,7 +121,7 @@ class NumbersSimulator:
         entries = self._form.read(response.text, count)
         values = np.array([entry.value for entry in entries.values()], np.float64)
         columns = Columns.of(response.tokens)
-        if columns.text == response.text:
+        if columns.spell(response.text):
             means = expected_in(columns, [entry.span for entry in entries.values()])
             values = np.where(np.isnan(means), values, means)
         activations[list(entries)] = values

@@ -69,6 +69,10 @@ class Columns:
         """Of what a reply holds; without any, nothing can be read."""
         return cls(logprobs or Logprobs([], [], []))
 
+    def spell(self, text: str) -> bool:
+        """Whether the tokens are those of `text`, and of what followed before it was cut off."""
+        return self.text.startswith(text)
+
     def token_at(self, place: int) -> int | None:
         """Which token begins exactly at `place`; None when none does."""
         token = bisect_left(self._starts, place)

@@ -17,6 +17,7 @@ from neuron_explainer.llm.base import LLM, Capabilities, Message, Request, Respo
 Result = TypeVar("Result")
 _Prompt = tuple[Message, ...] | str
 _ALTERNATIVES = 20
+_END_OF_ANSWER = ("\n\n",)  # as after the examples; plain text would go on with a next neuron
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
 
@@ -107,6 +108,7 @@ def request(
     return Request(
         prompt,
         max_tokens,
+        stop=_END_OF_ANSWER if isinstance(prompt, str) else (),
         top_logprobs=alternatives or None,
         json_schema=form.schema if enforced else None,
     )

@@ -19,6 +19,7 @@ from neuron_explainer import registry
 from neuron_explainer.errors import LLMError, NeuronFailure
 from neuron_explainer.llm.base import LLM, Capabilities
 from neuron_explainer.records import Explanation, NeuronId, Simulation, Stimulus
+from neuron_explainer.score.classification import auroc, balanced_accuracy
 
 Floats = NDArray[np.float64]
 CHAT = Capabilities(True, False, 20, True)
@@ -130,6 +131,38 @@ def test_no_hostile_sequence_is_lost_or_shifted(case: Case) -> None:
         np.testing.assert_allclose(
             simulation.activations, levels(neuron, text.tokens), atol=1e-6, err_msg=repr(text)
         )
+
+
+@pytest.mark.parametrize("can", [CHAT, PLAIN, BARE], ids=["chat", "plain", "bare"])
+def test_no_hostile_text_gets_the_verdict_of_another(can: Capabilities) -> None:
+    def fires(text: bytes, before: bytes) -> int:
+        return crc32(text) % 2
+
+    stimuli = [stimulus(tokens) for tokens in sequences(1000)]
+    detection = registry.make("simulators", "detection", {}, llm=Oracle({"x": fires}, can))
+    yes, no = (9.0, 1.0) if can.top_logprobs else (10.0, 0.0)
+    for made, text in zip(simulate(detection, "x", stimuli), stimuli, strict=True):
+        expected = yes if fires(b"".join(text.tokens), b"") else no
+        np.testing.assert_allclose(made.activations, expected, rtol=1e-6)
+
+
+def test_an_oracle_that_detects_is_always_right_and_a_liar_no_better_than_chance() -> None:
+    def fires(text: bytes, before: bytes) -> int:
+        return int(b" tea" in text)
+
+    def lies(text: bytes, before: bytes) -> int:
+        return crc32(text) % 2
+
+    stimuli = _stimuli(300, 8)
+    truth = np.array([[b" tea" in text.tokens for text in stimuli]])
+    for neuron, low, high in ((fires, 1.0, 1.0), (lies, 0.4, 0.6)):
+        llm = Oracle({"x": neuron}, CHAT)
+        made = simulate(registry.make("simulators", "detection", {}, llm=llm), "x", stimuli)
+        said = np.array([[simulation.activations[0] for simulation in made]])
+        for score in (balanced_accuracy, auroc):
+            value = score(truth, said, np.ones_like(truth)).at(0).value
+            assert value is not None
+            assert low <= value <= high
 
 
 @each_case

@@ -188,6 +188,15 @@ def test_tokens_that_do_not_spell_the_reply_are_not_believed() -> None:
     assert values.tolist() == [0.0, 7.0, 0.0]
 
 
+def test_tokens_after_the_end_of_the_answer_do_no_harm() -> None:
+    tokens = [START, "7", "}]}", "\n\n", "The"]
+    columns = _with_tokens(tokens, {1: EVEN}).tokens
+    llm = Parrot([Choice("".join(tokens[:3]), "stop", columns)], PLAIN)
+    (values,) = _simulate(NumbersSimulator(llm))
+    assert values.tolist() == [0.0, 8.0, 0.0]
+    assert llm.requests[0].stop == ("\n\n",)
+
+
 def test_log_probabilities_and_schema_are_asked_for_where_the_model_has_them_and_wanted() -> None:
     can = Capabilities(True, False, 5, json_schema=True)
     choice = _with_tokens([START, "7", "}]}"], {1: EVEN})
