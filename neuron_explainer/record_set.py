@@ -22,6 +22,7 @@ from neuron_explainer.records import (
 )
 from neuron_explainer.store import Folder, Shard
 
+SEQUENCES = "sequences.arrow"
 TABLES = ("records", "neurons", "tokens")
 _REMEMBERED_SEQUENCES = 1 << 14
 
@@ -35,13 +36,12 @@ class Corpus:
     @cached_property
     def _chunks(self) -> tuple[NDArray[np.int64], list[pa.ListArray]]:
         """Where each record batch begins, and the token lists in it, memory-mapped."""
-        path = self.folder.path / "sequences.arrow"
+        path = self.folder.verified(SEQUENCES)
         try:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (OSError, pa.ArrowException) as error:
             raise DataError(
-                f"{path} is missing or damaged; delete {self.folder.path.parent} "
-                f"and run {self.folder.rebuild}"
+                f"{path} is damaged; delete {self.folder.path.parent} and run {self.folder.rebuild}"
             ) from error
         chunks = table["tokens"].chunks
         starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])

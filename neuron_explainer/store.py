@@ -236,6 +236,21 @@ class Folder:
             done[file] = {"rows": table.num_rows, "sha256": digest}
         self.update({"shards": done})
 
+    def register(self, file: str, rows: int) -> None:
+        """List a file that was streamed into the folder, with its hash, as done."""
+        entry = {"rows": rows, "sha256": _sha256(self.path / file)}
+        self.update({"shards": {**self.manifest()["shards"], file: entry}})
+
+    def verified(self, file: str) -> Path:
+        """The path of a listed file whose content is what was written. Raises DataError."""
+        path = self.path / file
+        listed = self.manifest()["shards"].get(file)
+        if listed is None or not path.is_file():
+            raise self._damaged(path, "it is missing")
+        if _sha256(path) != listed["sha256"]:
+            raise self._damaged(path, "it was changed or cut short")
+        return path
+
     def read(self, file: str, columns: list[str] | None = None) -> pa.Table:
         """A whole shard, verified against the manifest. Raises DataError when damaged."""
         path = self.path / file
@@ -313,10 +328,14 @@ def _parquet(path: str, _modified: int, digest: str) -> pq.ParquetFile | None:
 
     The whole file is hashed, once, because pyarrow aborts on some damages of a footer.
     """
-    with Path(path).open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            return None
+    if _sha256(Path(path)) != digest:
+        return None
     return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _may_hold(group: pq.RowGroupMetaData, neuron: int) -> bool:

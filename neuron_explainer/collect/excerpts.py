@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neuron_explainer import schemas
 from neuron_explainer.errors import CorpusError
-from neuron_explainer.record_set import Corpus
+from neuron_explainer.record_set import SEQUENCES, Corpus
 from neuron_explainer.records import BoolArray
 from neuron_explainer.store import Folder, replacing
 from neuron_explainer.subjects.base import Tokenizer
@@ -51,7 +51,7 @@ def write_corpus(
     counts = np.zeros(len(tokenizer.vocabulary), np.int64)
     prefix = _prefix(tokenizer, rule)
     written = 0
-    with replacing(folder.path / "sequences.arrow") as file:
+    with replacing(folder.path / SEQUENCES) as file:
         with pa.ipc.new_file(file, schemas.SEQUENCES) as writer:
             for block in _blocks(
                 _scorable(_excerpts(documents, tokenizer, rule), tokenizer, prefix)
@@ -65,6 +65,7 @@ def write_corpus(
                 f"the corpus holds no document of {rule.minimum} tokens or more: "
                 "give it more text, or a smaller --minimum-tokens"
             )
+    folder.register(SEQUENCES, written)
     folder.write({"vocabulary.parquet": _vocabulary(tokenizer, counts)})
     folder.update({"complete": True, "excerpts": written, "tokens": int(counts.sum())})
 

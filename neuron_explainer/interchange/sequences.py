@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_explainer import schemas
+from neuron_explainer.record_set import SEQUENCES
 from neuron_explainer.store import Folder, replacing
 from neuron_explainer.tokens import escape
 
@@ -109,11 +110,12 @@ class SequenceWriter:
 def writing_corpus(folder: Folder) -> Iterator[SequenceWriter]:
     """A writer of `folder`, an opened corpus; it is complete once the block ends well."""
     with (
-        replacing(folder.path / "sequences.arrow") as file,
+        replacing(folder.path / SEQUENCES) as file,
         pa.ipc.new_file(file, schemas.SEQUENCES) as output,
     ):
         writer = SequenceWriter(output)
         yield writer
         writer.flush()
+    folder.register(SEQUENCES, writer.totals()["excerpts"])
     folder.write({"vocabulary.parquet": writer.vocabulary()})
     folder.update({"complete": True, **writer.totals()})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neuron_explainer.collect.excerpts import ExcerptRule, batches, cut, write_corpus
-from neuron_explainer.errors import CorpusError
+from neuron_explainer.errors import CorpusError, DataError
 from neuron_explainer.record_set import Corpus
 from neuron_explainer.store import Folder
 from neuron_explainer.subjects.base import Tokenizer
@@ -195,3 +195,13 @@ def test_the_order_of_excerpts_is_the_seeds(tmp_path: Path) -> None:
     np.testing.assert_array_equal(order(7, 0), order(100, 0))
     assert not np.array_equal(order(7, 0), order(7, 1))
     assert not np.array_equal(order(7, 0), np.arange(400))
+
+
+def test_a_token_that_was_changed_on_disk_is_noticed(tmp_path: Path) -> None:
+    corpus = _write(tmp_path, ["t2 t3 t4"], FakeTokenizer(10), ExcerptRule(8, 2))
+    path = tmp_path / "sequences.arrow"
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes([3, 0, 0, 0, 4, 0, 0, 0]))] = 5
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"sequences\.arrow is damaged .*run "):
+        Corpus(corpus.folder.path).token_ids(0)

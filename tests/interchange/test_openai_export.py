@@ -47,6 +47,7 @@ def collected(root: Path, *sites: str, truth: Sequence[float] = (0.0, 1.0, 2.5))
     sequences = [{"document": 0, "start": 0, "tokens": ids} for ids in ([0, 1, 2], [0, 3, 2])]
     with pa.ipc.new_file(str(home / "corpus/sequences.arrow"), schemas.SEQUENCES) as writer:
         writer.write_table(pa.Table.from_pylist(sequences, schema=schemas.SEQUENCES))
+    corpus.register("sequences.arrow", len(sequences))
     rows = [
         {"neuron": 0, "kind": kind, "rank": 0, "band": None, "split": "valid"}
         | {"sequence": place, "activations": [value * (place + 1) for value in truth]}
