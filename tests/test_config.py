@@ -1,6 +1,6 @@
 """run.toml as frozen settings: what is wrong in it is named, with what to write instead."""
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from neuron_explainer import config
 from neuron_explainer.config import (
     CollectSettings,
     ExplainSettings,
+    ModelSettings,
     ScoreSettings,
     Settings,
     SimulateSettings,
@@ -129,8 +130,7 @@ def test_an_optional_setting_may_be_left_open(tmp_path: Path) -> None:
 )
 def test_the_defaults_are_themselves_valid(made: type[Any]) -> None:
     settings = made()
-    values = {field.name: getattr(settings, field.name) for field in fields(made)}
-    assert config.build(made, values, "defaults") == settings
+    assert config.build(made, asdict(settings), "defaults") == settings
 
 
 @pytest.mark.parametrize(
@@ -153,3 +153,10 @@ def test_a_model_in_the_current_directory_is_named_after_it(
 def test_a_corpus_that_is_not_named_is_not_the_folder_of_the_file(tmp_path: Path) -> None:
     settings = _load(tmp_path, SUBJECT)
     assert settings.collect.corpus == ""
+
+
+@pytest.mark.parametrize("cost", [5, 5.0])
+def test_a_whole_number_will_do_where_a_fraction_may_stand(cost: float) -> None:
+    made = config.build(ModelSettings, {"max_cost": cost}, "model")
+    assert made.max_cost == 5.0
+    assert isinstance(made.max_cost, float)
