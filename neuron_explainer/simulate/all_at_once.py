@@ -20,6 +20,7 @@ from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request
 from neuron_explainer.records import Explanation, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
     ALTERNATIVES,
+    at_least,
     checked,
     defined,
     fitting,
@@ -54,6 +55,10 @@ class AllAtOnceSimulator:
 
     name = "all-at-once"
     needs: ClassVar[tuple[Feature, ...]] = ("completions", "prompt_logprobs")
+
+    def __post_init__(self) -> None:
+        at_least(0, few_shot=self.few_shot)
+        at_least(1, alternatives=self.alternatives)
 
     def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
         """Every neuron's own explanation."""

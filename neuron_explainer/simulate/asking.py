@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from neuron_explainer.errors import NeuronFailure
+from neuron_explainer.errors import ConfigError, NeuronFailure
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Message, require
 from neuron_explainer.records import Simulation, Stimulus
 
@@ -24,6 +24,13 @@ class Turn:
 
     question: str
     answer: str
+
+
+def at_least(least: int, **options: int) -> None:
+    """Raise ConfigError for an option that is below what makes sense."""
+    for name, value in options.items():
+        if value < least:
+            raise ConfigError(f"{name} is {value}; it must be at least {least}")
 
 
 async def checked(llm: LLM, needs: Sequence[Feature]) -> Capabilities:

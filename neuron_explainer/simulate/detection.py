@@ -22,6 +22,7 @@ from neuron_explainer.records import Explanation, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
     Prompt,
     Turn,
+    at_least,
     checked,
     conversation,
     fitting,
@@ -50,6 +51,10 @@ class DetectionSimulator:
 
     name = "detection"
     needs: ClassVar[tuple[Feature, ...]] = ()
+
+    def __post_init__(self) -> None:
+        at_least(0, few_shot=self.few_shot)
+        at_least(1, sequences=self.sequences)
 
     def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
         """Every neuron's own explanation."""
@@ -84,8 +89,8 @@ class DetectionSimulator:
         """Which sequences are asked about together; those without a scored token in none."""
         order = np.random.default_rng(self.seed).permutation(len(stimuli)).tolist()
         asked_about = [place for place in order if stimuli[place].scored.any()]
-        size = max(1, self.sequences)
-        return [asked_about[i : i + size] for i in range(0, len(asked_about), size)]
+        starts = range(0, len(asked_about), self.sequences)
+        return [asked_about[start : start + self.sequences] for start in starts]
 
     def _asking(
         self, questions: Sequence[str], capabilities: Capabilities

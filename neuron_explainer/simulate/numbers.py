@@ -21,6 +21,7 @@ from neuron_explainer.records import Explanation, FloatArray, Simulation, Stimul
 from neuron_explainer.simulate.asking import (
     Prompt,
     Turn,
+    at_least,
     checked,
     conversation,
     defined,
@@ -51,6 +52,9 @@ class NumbersSimulator:
 
     name = "numbers"
     needs: ClassVar[tuple[Feature, ...]] = ()
+
+    def __post_init__(self) -> None:
+        at_least(0, few_shot=self.few_shot)
 
     def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
         """Every neuron's own explanation."""

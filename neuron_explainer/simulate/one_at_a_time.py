@@ -20,6 +20,7 @@ from neuron_explainer.simulate.asking import (
     ALTERNATIVES,
     Prompt,
     Turn,
+    at_least,
     checked,
     conversation,
     defined,
@@ -48,6 +49,10 @@ class OneAtATimeSimulator:
 
     name = "one-at-a-time"
     needs: ClassVar[tuple[Feature, ...]] = ("top_logprobs",)
+
+    def __post_init__(self) -> None:
+        at_least(0, few_shot=self.few_shot)
+        at_least(1, alternatives=self.alternatives)
 
     def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
         """Every neuron's own explanation."""

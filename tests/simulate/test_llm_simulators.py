@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from oracle import ALL, BARE, PLAIN, Neuron, Oracle, levels
 
 from neuron_explainer import registry
-from neuron_explainer.errors import LLMError, NeuronFailure
+from neuron_explainer.errors import ConfigError, LLMError, NeuronFailure
 from neuron_explainer.llm.base import LLM, Capabilities
 from neuron_explainer.records import Explanation, NeuronId, Simulation, Stimulus
 from neuron_explainer.score.classification import auroc, balanced_accuracy
@@ -265,6 +265,20 @@ def test_a_failed_request_fails_the_neuron_after_the_others_have_come(name: str)
     with pytest.raises(NeuronFailure, match="too slow"):
         simulate(registry.make("simulators", name, {}, llm=llm), "drinks", _stimuli(6))
     assert llm.failed == len(llm.requests) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("all-at-once", "alternatives", 0),
+        ("one-at-a-time", "few_shot", -1),
+        ("numbers", "few_shot", -1),
+        ("detection", "sequences", 0),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(name: str, option: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"{option} is {value}; it must be at least"):
+        registry.make("simulators", name, {option: value}, llm=Oracle(NEURONS))
 
 
 @pytest.mark.parametrize("name", ["all-at-once", "one-at-a-time", "numbers", "detection"])
