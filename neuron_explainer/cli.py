@@ -168,7 +168,7 @@ def explain(
         "run": done.run.name,
         "explained": done.neurons,
         "failures": dict(done.failures),
-        "spending": done.spending,
+        **output.spending_of(done.spending),
     }
     line = f"run '{done.run.name}': {done.neurons:,} neurons explained now"
     output.show(report if as_json else [line, *output.spent(done.spending)], as_json)
@@ -219,7 +219,9 @@ def simulate(
         done = output.wait(run_stage(run, each, settings, output.progress(), made, label))
         failures |= done.failures
         spending += output.spent(done.spending)
-        reports.append({"simulator": each, "simulated": done.neurons, "spending": done.spending})
+        reports.append(
+            {"simulator": each, "simulated": done.neurons, **output.spending_of(done.spending)}
+        )
     lines = [
         f"{line['simulator']}: {line['simulated']:,} neurons simulated now" for line in reports
     ]

@@ -97,6 +97,11 @@ def show_summary(run: "Run", settings: ScoreSettings, as_json: bool) -> None:
         terminal.print(line)
 
 
+def spending_of(spending: "Spending | None") -> dict[str, object]:
+    """What a language model took, for a report; nothing where there was no model."""
+    return {} if spending is None else {"spending": spending}
+
+
 def spent(spending: "Spending | None") -> list[str]:
     """What a language model took, as a line; none where there was no model."""
     if spending is None:
