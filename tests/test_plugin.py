@@ -67,7 +67,8 @@ def test_a_plugin_explains_simulates_and_is_scored_like_what_is_built_in(command
     report = _report(
         command("simulate", "tiny-loudest-token", "--simulator", "loudest-token", "--json")
     )
-    assert report["simulators"] == [{"simulator": "loudest-token", "simulated": 16}]
+    (made,) = report["simulators"]
+    assert (made["simulator"], made["simulated"]) == ("loudest-token", 16)
     (row, *_) = _report(command("score", "tiny-loudest-token", "--json"))["rows"]
     assert row["simulator"] == "loudest-token"
     assert row["scores"]["correlation_top_and_random"]["mean"] > 0.05
