@@ -1,0 +1,103 @@
+"""Echoed prompts with their probabilities, from the one CPU server that gives them.
+
+llama-cpp-python builds from source in many minutes; without it these tests are skipped.
+"""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from itertools import accumulate
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from neuron_explainer.llm.base import BackendSettings, Request, Response
+from neuron_explainer.llm.compose import LLMSettings, open_llm
+from neuron_explainer.llm.local import Local
+
+pytestmark = [
+    pytest.mark.enable_socket,
+    pytest.mark.skipif(
+        find_spec("llama_cpp") is None,
+        reason="llama-cpp-python is not installed: pip install 'llama-cpp-python[server]'",
+    ),
+]
+
+PROMPT = """Once upon a time
+<start>
+ Lily\tunknown
+ dog\tunknown
+<end>
+"""
+
+
+@pytest.fixture(scope="module")
+def server(assets: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model = assets / "stories260K" / "stories260K.gguf"
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--n_ctx", "512"]
+    command += ["--logits_all", "true", "--n_threads", "1", "--port", str(port)]
+    output = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=output, stderr=output) as process:
+        try:
+            _await_server(f"http://127.0.0.1:{port}/v1", process)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.kill()
+
+
+def _await_server(url: str, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            with urlopen(f"{url}/models", timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    pytest.fail("llama_cpp.server did not start")
+
+
+def served(url: str, request: Request) -> Response:
+    async def run() -> Response:
+        llm = open_llm("openai/stories", LLMSettings(BackendSettings(url)))
+        try:
+            return await llm.complete(request)
+        finally:
+            await llm.close()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, "A caf\u00e9 \u2603 opened.\n"])
+def test_an_echoed_prompt_has_the_probabilities_of_the_model(
+    server: str, assets: Path, prompt: str
+) -> None:
+    request = Request(prompt, 1, prompt_logprobs=10)
+    theirs = served(server, request).prompt
+    local = Local(str(assets / "stories260K" / "hf"), BackendSettings())
+    mine = asyncio.run(local.complete(request)).prompt
+    assert theirs is not None
+    assert mine is not None
+    compared = 0
+    offsets = {at: place for place, at in enumerate(starts(mine.tokens, mine.offsets))}
+    for place, at in enumerate(starts(theirs.tokens, theirs.offsets)):
+        token, other = theirs.tokens[place], offsets.get(at)
+        if not token or other is None or mine.tokens[other] != token or not at:
+            continue
+        assert theirs.logprobs[place] == pytest.approx(mine.logprobs[other], abs=0.02)
+        compared += 1
+    assert compared >= len(prompt.split())
+
+
+def starts(tokens: Sequence[str], offsets: Sequence[int] | None) -> Sequence[int]:
+    """Where each token begins in the text."""
+    if offsets is not None:
+        return offsets
+    return list(accumulate(map(len, tokens), initial=0))[:-1]
