@@ -1,5 +1,6 @@
 """The command line: one short function a command, which `main` ends with an exit code."""
 
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -298,6 +299,9 @@ _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 def main() -> None:
     """Run the command line: exit code 0 done, 1 finished with failures, 2 cannot run."""
+    # Threads that spin while they wait make collecting five times slower where anything else runs
+    # on the machine. OpenMP reads this when torch is loaded, later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(prog_name="neuron-explainer", standalone_mode=False)
     except UserError as error:
