@@ -21,7 +21,7 @@ example: $(VENV)/ready  ## install, then collect, explain, simulate and score th
 	$(NEURON) show tiny/blocks.2.hook_resid_post/topk/$(EXAMPLE_LATENT) --top 4
 
 EXAMPLE_NEURON ?= 3
-EXAMPLE_LATENT ?= 17
+EXAMPLE_LATENT ?= 125
 
 test: $(VENV)/ready  ## all tests
 	$(BIN)/python -m pytest

@@ -16,7 +16,7 @@ from neuron_explainer.records import NeuronId
 from neuron_explainer.workspace import find
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-NEURON = "tiny/blocks.2.hook_resid_post/topk/17"
+NEURON = "tiny/blocks.0.mlp.hook_post/3"
 
 
 def draw(name: str, title: str, content: RenderableType, width: int = 100) -> None:
