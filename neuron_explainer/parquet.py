@@ -9,7 +9,7 @@ ROW_GROUP_BYTES = 1 << 18  # small, so that one neuron is read in milliseconds
 def serialise(table: pa.Table) -> bytes:
     """A Parquet file as bytes. The first column must be the sorted `neuron`."""
     sink = pa.BufferOutputStream()
-    floats = [_leaf(field) for field in table.schema if _is_floating(field.type)]
+    numbers = [_leaf(field) for field in table.schema if _is_number(field.type)]
     pq.write_table(
         table,
         sink,
@@ -19,7 +19,7 @@ def serialise(table: pa.Table) -> bytes:
         write_statistics=[table.schema[0].name],
         use_dictionary=[_leaf(field) for field in table.schema if _is_text(field.type)],
         # a sixth smaller than plain for activations, and faster to write
-        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        column_encoding=dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
     )
     return bytes(sink.getvalue())
 
@@ -32,8 +32,11 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_list(kind) else kind
 
 
-def _is_floating(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(_value_type(kind)))
+def _is_number(kind: pa.DataType) -> bool:
+    value = _value_type(kind)
+    # one byte has nothing to split, and small integers gain nothing
+    wide = pa.types.is_int32(value) or pa.types.is_int64(value)
+    return bool(pa.types.is_floating(value) or wide)
 
 
 def _is_text(kind: pa.DataType) -> bool:

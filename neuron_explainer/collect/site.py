@@ -50,7 +50,7 @@ class SiteCollector:
 
     def update(self, batch: Batch, activations: Tensor) -> None:
         """Take in `activations` (batch, time, neurons) of one batch."""
-        values = activations.float()
+        values = activations.to("cpu", torch.float32)
         maxima = _maxima(values, batch)  # (neurons, batch)
         positions = torch.from_numpy(batch.positions)
         offered = self._laid_out(values)
