@@ -1,6 +1,7 @@
 """The command line's options, and what they mean in a workspace."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -175,4 +176,15 @@ def options_of(given: Sequence[str] | None, **named: str | None) -> dict[str, An
         if not equals:
             raise ConfigError(f"--option {text}: write NAME=VALUE")
         options[key.replace("-", "_")] = value
-    return {key: int(value) if value.isdecimal() else value for key, value in options.items()}
+    return {key: _plain(value) for key, value in options.items()}
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    """A value as it is meant: true and false, numbers, else text."""
+    text = str(value)
+    if text in {"true", "false"}:
+        return text == "true"
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
+    return text

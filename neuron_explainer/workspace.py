@@ -36,6 +36,11 @@ class Workspace:
         return self.root / "scoring"
 
     @property
+    def prompts(self) -> Path:
+        """Templates of its own, which go before those of the package."""
+        return self.root / "prompts"
+
+    @property
     def run_file(self) -> Path:
         """The configuration of `neuron-explainer run`, where there is one."""
         return self.root / "run.toml"

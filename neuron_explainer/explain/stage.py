@@ -60,7 +60,7 @@ async def explain(
     folder = run.folder
     async with opened(settings.model, workspace.root) as llm:
         explainer: Explainer = registry.make(
-            "explainers", settings.explainer, settings.options, llm=llm
+            "explainers", settings.explainer, settings.options, llm=llm, prompts=workspace.prompts
         )
         with locked(folder.path):
             total = await _explain_all(run, record_sets, chosen, settings, explainer, progress)
@@ -118,7 +118,7 @@ async def plan(
     async with opened(settings.model, workspace.root) as llm:
         asked = None if llm is None else Forecast(llm)
         explainer: Explainer = registry.make(
-            "explainers", settings.explainer, settings.options, llm=asked
+            "explainers", settings.explainer, settings.options, llm=asked, prompts=workspace.prompts
         )
         if asked is not None:
             neurons = (

@@ -23,7 +23,7 @@ _KEY_VERSION = 1
 _INSTEAD: Mapping[Feature, str] = {
     "chat": "use a model with a chat template",
     "completions": "ask by chat messages, or serve the model where /v1/completions exists",
-    "top_logprobs": "use simulator numbers, detection or fuzzing, which need none",
+    "top_logprobs": "use simulator numbers or detection with --option logprobs=false",
     "json_schema": "use simulator one-at-a-time or all-at-once, or a server that enforces schemas",
     "prompt_logprobs": (
         "use simulator one-at-a-time or numbers, or all-at-once with --llm local/PATH, vLLM, or "

@@ -8,6 +8,7 @@ from typing import Any
 from neuron_explainer import registry
 from neuron_explainer.config import SimulateSettings
 from neuron_explainer.errors import RunMismatch
+from neuron_explainer.llm.base import LLM
 from neuron_explainer.llm.compose import Spending
 from neuron_explainer.llm.forecast import Forecast, expected
 from neuron_explainer.llm.session import PRICES, accounted, opened
@@ -72,7 +73,7 @@ async def simulate(
     run.require()
     folder = run.simulations(label or name)
     async with opened(settings.model, run.workspace.root) as llm:
-        simulator: Simulator = registry.make("simulators", name, options or {}, llm=llm)
+        simulator: Simulator = registry.make("simulators", name, options or {}, **_given(run, llm))
         with locked(folder.path):
             total = await _simulate_all(run, folder, simulator, settings, progress)
             if llm is not None:
@@ -123,7 +124,9 @@ async def plan(
     planned: dict[str, object] = {"run": run.name, "simulator": name, "neurons": total}
     async with opened(settings.model, run.workspace.root) as llm:
         asked = None if llm is None else Forecast(llm)
-        simulator: Simulator = registry.make("simulators", name, options or {}, llm=asked)
+        simulator: Simulator = registry.make(
+            "simulators", name, options or {}, **_given(run, asked)
+        )
         if asked is not None:
             pairs = (
                 (explanation, [record.stimulus for record in records[neuron]])
@@ -135,6 +138,11 @@ async def plan(
             prices = run.workspace.root / PRICES
             planned["forecast"] = await expected(asked, sample, total, prices)
     return planned
+
+
+def _given(run: Run, llm: LLM | None) -> dict[str, object]:
+    """What the stage provides to simulators that ask for it."""
+    return {"llm": llm, "prompts": run.workspace.prompts}
 
 
 def _records(run: Run, site: str) -> RecordSet:
