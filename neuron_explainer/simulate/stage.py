@@ -168,9 +168,8 @@ def _splits(settings: SimulateSettings) -> tuple[Split, ...]:
 async def _simulate_shard(work: _Work, advance: Advance) -> None:
     subject = work.run.subject
     explanations = work.run.explanations(work.site, work.file)
-    records = _held_out(
-        RecordSet(work.run.workspace.data, subject, work.site), work.shard, _splits(work.settings)
-    )
+    held_out = _records(work.run, work.site)
+    records = _held_out(held_out, work.shard, _splits(work.settings))
     neurons = sorted(explanations.keys() & records.keys())
     source = work.simulator.assign(neurons, work.settings.seed)
 
