@@ -52,8 +52,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("interchange.*",),
     ("terminal",),
     ("pipeline", "show"),
-    ("command_options", "command_output"),
-    ("command_formats",),
+    ("commands.options", "commands.model_options", "commands.output"),
+    ("commands.*",),
     ("cli",),
     ("__main__",),
 )
@@ -83,8 +83,8 @@ WHO_MAY_IMPORT = {
         ("llm.*", "publish", "interchange.*"),
     ),
 }
-WHO_MAY_SPEAK = ("cli", "command_output")
-WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli", "command_options", "command_output")
+WHO_MAY_SPEAK = ("cli", "commands.output")
+WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli")
 HEAVY = {"torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"}
 
 

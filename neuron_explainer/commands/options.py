@@ -54,27 +54,6 @@ TableSize = Annotated[
 SplitOption = Annotated[
     str, typer.Option(metavar="SPLIT", help="valid, or test for a final report.")
 ]
-
-LLMOption = Annotated[
-    str | None,
-    typer.Option("--llm", metavar="MODEL", help="openai/MODEL, local/PATH or scripted/FILE."),
-]
-BaseUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")
-]
-MaxCost = Annotated[
-    float | None, typer.Option(metavar="USD", help="Stop before more is spent.", min=0.0)
-]
-MaxTokens = Annotated[
-    int | None, typer.Option(metavar="N", help="Stop before more are read and written.", min=1)
-]
-Concurrency = Annotated[int, typer.Option(metavar="N", help="Requests at once, at most.", min=1)]
-LLMDevice = Annotated[
-    str, typer.Option("--llm-device", metavar="NAME", help="Of a local model: cpu or cuda.")
-]
-LLMDtype = Annotated[
-    str, typer.Option("--llm-dtype", metavar="TYPE", help="Of a local model's weights.")
-]
 SimulationName = Annotated[
     str | None,
     typer.Option("--as", metavar="NAME", help="Folder in scoring/RUN/; default: the simulator."),

@@ -4,9 +4,9 @@ import sys
 
 import typer
 
-from neuron_explainer import command_options as option
-from neuron_explainer import command_output as output
 from neuron_explainer import workspace
+from neuron_explainer.commands import options as option
+from neuron_explainer.commands import output
 
 import_app = typer.Typer(help="Read published formats.", no_args_is_help=True)
 export_app = typer.Typer(help="Write published formats.", no_args_is_help=True)

@@ -1,0 +1,92 @@
+"""The commands that run a model over a corpus: `run`, the whole of the tool, and `collect`."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import typer
+
+from neuron_explainer import workspace
+from neuron_explainer.commands import options as option
+from neuron_explainer.commands import output
+from neuron_explainer.config import CollectSettings, SaeSettings, SubjectSettings
+from neuron_explainer.errors import ConfigError
+
+
+def run(
+    config: option.ConfigOption = None,
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Collect, explain, simulate and score, as run.toml says.
+
+    Without a run.toml it runs the embedded example, with no key and no network.
+
+    Example: neuron-explainer run
+    """
+    from neuron_explainer import config as configuration
+    from neuron_explainer import pipeline
+
+    place = workspace.Workspace(folder or Path())
+    file = config or (place.run_file if place.run_file.is_file() else None)
+    settings = configuration.load(file) if file else pipeline.example_settings()
+    if not workspace.is_workspace(place.root) and (folder or not any(place.root.iterdir())):
+        workspace.init(place.root)
+    here = workspace.find(folder)
+    finished = pipeline.run_all(here, settings, output.progress())
+    output.say_notices(finished.notices)
+    output.show_summary(finished.run, settings.score, as_json)
+    output.end(finished.failures)
+
+
+def collect(
+    context: typer.Context,
+    subject: option.ModelOption,
+    corpus: option.CorpusOption,
+    layers: option.LayerOption = None,
+    sites: option.SiteOption = None,
+    sae: option.SaeOption = None,
+    name: option.FolderName = None,
+    split_on: option.SplitOn = "file",
+    text_field: option.TextField = "text",
+    excerpt_tokens: option.ExcerptTokens = 64,
+    minimum_tokens: option.MinimumTokens = 16,
+    bos: option.BosOption = "prepend",
+    top: option.TopOption = 20,
+    random: option.RandomOption = 20,
+    per_band: option.PerBand = 4,
+    activations: option.StoredAs = "float16",
+    whole_table: option.WholeTable = False,
+    context_table: option.ContextTable = False,
+    memory_mb: option.MemoryOption = 1024,
+    batch: option.BatchOption = 32,
+    seed: option.SeedOption = 0,
+    device: option.DeviceOption = "cpu",
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Run a model over a corpus and keep what explains and scores its neurons.
+
+    Example: neuron-explainer collect --subject gpt2 --layer 6 --corpus texts.jsonl
+    """
+    from neuron_explainer import config as configuration
+    from neuron_explainer.collect.stage import collect as run_stage
+
+    here = workspace.find(folder)
+    named = tuple(sites or ())
+    if sae and len(named) != 1:
+        raise ConfigError("--sae needs the one --site that it was trained on")
+    saes = (SaeSettings(named[0], sae),) if sae else ()
+    names = [setting.name for setting in fields(CollectSettings)]
+    values = {key: value for key, value in context.params.items() if key in names}
+    values["sites"] = () if sae else named
+    settings = configuration.build(CollectSettings, values, "collect")
+    model = SubjectSettings(subject, name, device, sae=saes)
+    done = run_stage(here.data, model, settings, output.progress())
+    output.say_notices(done.notices)
+    lines = [
+        f"{done.subject}/{site}: {width:,} neurons, {len(done.corpus):,} excerpts"
+        + (" (was complete already)" if site in done.skipped else "")
+        for site, width in done.widths.items()
+    ]
+    report = {"subject": done.subject, "excerpts": len(done.corpus), "sites": dict(done.widths)}
+    output.show(report if as_json else lines, as_json)

@@ -1,0 +1,103 @@
+"""The commands that may ask a language model: `explain` and `simulate`."""
+
+from typing import Annotated
+
+import typer
+
+from neuron_explainer import workspace
+from neuron_explainer.commands import options as option
+from neuron_explainer.commands import output
+from neuron_explainer.commands.model_options import with_model
+from neuron_explainer.config import ExplainSettings, ModelSettings, SimulateSettings
+
+
+@with_model
+def explain(
+    subject: option.SubjectName = None,
+    layer: option.LayerOption = None,
+    site: option.SiteOption = None,
+    explainer: option.ExplainerOption = "token-lookup",
+    table_size: option.TableSize = None,
+    options: option.OptionOption = None,
+    neurons: option.NeuronsOption = None,
+    name: option.RunName = None,
+    *,
+    model: ModelSettings,
+    dry_run: option.DryRun = False,
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Write an explanation of every neuron.
+
+    Example: neuron-explainer explain --layer 0 --explainer token-lookup --table-size 50
+    """
+    from neuron_explainer.explain.stage import explain as run_stage
+    from neuron_explainer.explain.stage import plan
+
+    here = workspace.find(folder)
+    chosen = option.subject_name(here, subject)
+    sites = option.collected(here, chosen, layer, site)
+    made = option.options_of(options, table_size=table_size)
+    settings = ExplainSettings(explainer, name, neurons, made, model)
+    if dry_run:
+        output.show_plans([output.wait(plan(here, chosen, sites, settings))], as_json)
+        return
+    done = output.wait(run_stage(here, chosen, sites, settings, output.progress()))
+    report = {
+        "run": done.run.name,
+        "explained": done.neurons,
+        "failures": dict(done.failures),
+        **output.spending_of(done.spending),
+    }
+    line = f"run '{done.run.name}': {done.neurons:,} neurons explained now"
+    output.show(report if as_json else [line, *output.spent(done.spending)], as_json)
+    output.end(done.failures)
+
+
+@with_model
+def simulate(
+    name: option.RunArgument,
+    simulator: option.SimulatorOption = None,
+    options: option.OptionOption = None,
+    test: Annotated[bool, typer.Option("--test", help="Also the test split.")] = False,
+    seed: option.SeedOption = 0,
+    label: option.SimulationName = None,
+    *,
+    model: ModelSettings,
+    dry_run: option.DryRun = False,
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Predict activations from the explanations of a run, and text alone.
+
+    Example: neuron-explainer simulate tiny-token-lookup --simulator shuffled
+    """
+    from neuron_explainer.runs import Run
+    from neuron_explainer.simulate.stage import plan
+    from neuron_explainer.simulate.stage import simulate as run_stage
+
+    run = Run(workspace.find(folder), name)
+    settings = SimulateSettings(test=test, seed=seed, model=model)
+    names = simulator or settings.simulators
+    if dry_run:
+        made = option.options_of(options)
+        plans = [output.wait(plan(run, each, settings, made, label)) for each in names]
+        output.show_plans(plans, as_json)
+        return
+    failures: dict[str, int] = {}
+    reports: list[dict[str, object]] = []
+    spending: list[str] = []
+    for each in names:
+        made = option.options_of(options)
+        done = output.wait(run_stage(run, each, settings, output.progress(), made, label))
+        failures |= done.failures
+        spending += output.spent(done.spending)
+        reports.append(
+            {"simulator": each, "simulated": done.neurons, **output.spending_of(done.spending)}
+        )
+    lines = [
+        f"{line['simulator']}: {line['simulated']:,} neurons simulated now" for line in reports
+    ]
+    report = {"run": name, "simulators": reports}
+    output.show(report if as_json else [*lines, *spending], as_json)
+    output.end(failures)

@@ -1,0 +1,69 @@
+"""The options that name a language model, for every command that may ask one."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from neuron_explainer.config import ModelSettings
+
+LLMOption = Annotated[
+    str | None,
+    typer.Option("--llm", metavar="MODEL", help="openai/MODEL, local/PATH or scripted/FILE."),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="A server that speaks OpenAI's protocol.")
+]
+MaxCost = Annotated[
+    float | None, typer.Option(metavar="USD", help="Stop before more is spent.", min=0.0)
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(metavar="N", help="Stop before more are read and written.", min=1)
+]
+Concurrency = Annotated[int, typer.Option(metavar="N", help="Requests at once, at most.", min=1)]
+LLMDevice = Annotated[
+    str, typer.Option("--llm-device", metavar="NAME", help="Of a local model: cpu or cuda.")
+]
+LLMDtype = Annotated[
+    str, typer.Option("--llm-dtype", metavar="TYPE", help="Of a local model's weights.")
+]
+
+_OPTIONS: dict[str, Any] = {  # in the order of the help; the names are those of ModelSettings
+    "llm": LLMOption,
+    "base_url": BaseUrl,
+    "max_cost": MaxCost,
+    "max_tokens": MaxTokens,
+    "concurrency": Concurrency,
+    "device": LLMDevice,
+    "dtype": LLMDtype,
+}
+
+
+def with_model(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with these options in place of its parameter `model`, which gets their values."""
+
+    @wraps(command)
+    def filled(**given: Any) -> None:
+        model = ModelSettings(**{name: given.pop(name) for name in _OPTIONS})
+        command(**given, model=model)
+
+    signature = inspect.signature(command)
+    defaults = ModelSettings()
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=getattr(defaults, name),
+            annotation=annotation,
+        )
+        for name, annotation in _OPTIONS.items()
+    ]
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        named = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameters += options if parameter.name == "model" else [named]
+    filled.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    filled.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return filled
