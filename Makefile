@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NEURON := $(BIN)/neuron-explainer
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help example test check format build wheel-test clean
+.PHONY: help example test check format build wheel-test echo-server clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ EXAMPLE_LATENT ?= 125
 
 test: $(VENV)/ready  ## all tests
 	$(BIN)/python -m pytest
+
+echo-server: $(VENV)/ready  ## a server for tests/llm/test_llm_echo.py; compiles for some minutes
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,echo-tests]'
 
 check: $(VENV)/ready  ## lint, format and types
 	$(BIN)/ruff check .

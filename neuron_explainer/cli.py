@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -51,6 +51,18 @@ def _options_of_all(
         raise typer.Exit
 
 
+def _usage(error: typer.TyperException) -> str:
+    """A mistake in the arguments as one line; the help where a group was called without any."""
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":  # typer names it nowhere else in public
+        return message
+    line = " ".join(message.split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "neuron-explainer"
+    hint = "" if "Did you mean" in line or "Possible options" in line else f"; see {path} --help"
+    return f"error: {line[:1].lower()}{line[1:]}{hint}"
+
+
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 
@@ -65,7 +77,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except typer.TyperException as error:
-        cast(Any, error).show()
+        print(_usage(error), file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED

@@ -1,6 +1,7 @@
 """Echoed prompts with their probabilities, from the one CPU server that gives them.
 
-llama-cpp-python builds from source in many minutes; without it these tests are skipped.
+llama-cpp-python builds from source in some minutes (`make echo-server`); without it these tests
+are skipped.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ pytestmark = [
     pytest.mark.enable_socket,
     pytest.mark.skipif(
         find_spec("llama_cpp") is None,
-        reason="llama-cpp-python is not installed: pip install 'llama-cpp-python[server]'",
+        reason="llama-cpp-python is not installed: make echo-server",
     ),
 ]
 
