@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from neuron_explainer.errors import DataError, SubjectError
 from neuron_explainer.records import (
     BoolArray,
+    Effects,
     NeuronId,
     NeuronRecord,
     Record,
@@ -23,7 +24,7 @@ from neuron_explainer.records import (
 from neuron_explainer.store import Folder, Shard
 
 SEQUENCES = "sequences.arrow"
-TABLES = ("records", "neurons", "tokens")
+TABLES = ("records", "neurons", "tokens", "logit_effects")
 _REMEMBERED_SEQUENCES = 1 << 14
 
 
@@ -156,13 +157,16 @@ class RecordSet:
             yield self._assemble(index, {name: table[index] for name, table in grouped.items()})
 
     def _assemble(self, index: int, rows: dict[str, pa.Table | None]) -> NeuronRecord:
-        records, neurons, tokens = (rows.get(name) for name in TABLES)
+        records, neurons, tokens, effects = (rows.get(name) for name in TABLES)
+        promoted, suppressed = self._effects(effects) if effects is not None else (None, None)
         statistics = neurons.to_pylist()[0] if neurons is not None and len(neurons) else None
         return NeuronRecord(
             NeuronId(self.subject, self.site, index),
             tuple(self._records(records)) if records is not None else (),
             _statistics(statistics) if statistics else None,
             self._token_rows(tokens) if tokens is not None else None,
+            promoted,
+            suppressed,
         )
 
     def _records(self, table: pa.Table) -> Iterator[Record]:
@@ -187,6 +191,14 @@ class RecordSet:
         names = self.corpus.vocabulary[0]
         activation, count = table["activation"].to_numpy(), table["count"].to_numpy()
         return TokenRows(names, previous, token, activation, count)
+
+    def _effects(self, table: pa.Table) -> tuple[Effects, Effects]:
+        """The tokens promoted and those suppressed, each by falling strength."""
+        names = self.corpus.vocabulary[0]
+        tokens, effects = table["token"].to_pylist(), table["effect"].to_pylist()
+        named = [(names[token], effect) for token, effect in zip(tokens, effects, strict=True)]
+        promoted = tuple(pair for pair in named if pair[1] > 0)
+        return promoted, tuple(pair for pair in reversed(named) if pair[1] < 0)
 
 
 @lru_cache(maxsize=4)

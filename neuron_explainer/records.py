@@ -29,6 +29,7 @@ BoolArray = NDArray[np.bool_]
 
 Kind = Literal["top", "random", "quantile"]
 Split = Literal["train", "calibration", "valid", "test"]
+Effects = tuple[tuple[bytes, float], ...]  # tokens, each with what a neuron adds to its logit
 SPLITS: tuple[Split, ...] = ("train", "calibration", "valid", "test")
 
 _SHORT = re.compile(r"^([^/]+(?:/[^/]+)?)/(\d+)/(\d+)$")
@@ -150,6 +151,8 @@ class NeuronRecord:
     records: tuple[Record, ...]
     statistics: Statistics | None
     token_rows: TokenRows | None = None  # None: no token table was collected
+    promoted: Effects | None = None  # most promoted first; None: effects were not collected
+    suppressed: Effects | None = None  # most suppressed first; None as above
 
     def split(self, split: Split) -> tuple[Record, ...]:
         """The records of one split, top records first."""

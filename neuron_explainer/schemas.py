@@ -44,6 +44,15 @@ TOKENS = pa.schema(
     ]
 )
 
+# token is a row of the corpus's vocabulary; an effect is never 0
+LOGIT_EFFECTS = pa.schema(
+    [
+        pa.field("neuron", pa.int32(), nullable=False),
+        pa.field("token", pa.int32(), nullable=False),
+        pa.field("effect", pa.float32(), nullable=False),
+    ]
+)
+
 SEQUENCES = pa.schema(
     [
         pa.field("document", pa.int32(), nullable=False),

@@ -13,12 +13,13 @@ from torch import Tensor
 from neuron_explainer.collect import sites as site_choice
 from neuron_explainer.collect.corpus import CorpusSource
 from neuron_explainer.collect.excerpts import Batch, ExcerptRule, batches, write_corpus
+from neuron_explainer.collect.logit_effects import LogitEffects
 from neuron_explainer.collect.site import SiteCollector, Sizes
 from neuron_explainer.collect.tables import SiteTables
 from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import CorpusError, SubjectError
-from neuron_explainer.record_set import TABLES, Corpus, RecordSet
+from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, locked, shards_of
 from neuron_explainer.subjects.base import Observer, Subject, Tokenizer
@@ -89,7 +90,8 @@ def collect(
         if todo:
             most = settings.memory_mb * 2**20 // 4 // (_FLOAT * neurons)
             collectors = _stream(subject, corpus, todo, layouts, most, settings, progress)
-            _write(folders, collectors, corpus, settings, progress)
+            effects = LogitEffects(subject, settings.logit_tokens)
+            _write(folders, collectors, effects, corpus, settings, progress)
     return Collected(name, corpus, widths, skipped, _notices(layouts, settings), layouts)
 
 
@@ -231,6 +233,7 @@ def _updating(collector: SiteCollector, batch: Batch) -> Observer:
 def _write(
     folders: Mapping[str, Folder],
     collectors: dict[str, SiteCollector],
+    effects: LogitEffects,
     corpus: Corpus,
     settings: CollectSettings,
     progress: Progress,
@@ -240,8 +243,8 @@ def _write(
         for site in list(collectors):
             tables = SiteTables(collectors.pop(site), corpus, settings)
             for shard in shards[site]:
-                if not folders[site].has(*map(shard.file, TABLES)):
-                    made = tables.shard(shard)
+                if not folders[site].has(shard.file("records")):  # the others are listed with it
+                    made = tables.shard(shard) | effects.shard(site, shard)
                     folders[site].write({shard.file(name): table for name, table in made.items()})
                 advance(1)
             folders[site].update({"width": shards[site][-1].stop, "complete": True})

@@ -1,7 +1,7 @@
 """What collect needs of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,4 +51,25 @@ class Subject(Protocol):
         """Run `tokens` (batch, time), padded on the right, up to the last site asked for.
 
         Each observer gets its site's activations, which it must not change or keep.
+        """
+
+
+@runtime_checkable
+class ResidualWriter(Protocol):
+    """What a subject may also know: what its neurons write, and how that reads as logits.
+
+    How weights lie in memory, whether embeddings are tied and which norm comes last stay in here.
+    """
+
+    def writes(self, site: str, neurons: slice) -> "torch.Tensor | None":
+        """What each neuron adds to the residual stream per unit of activation (neurons, width).
+
+        None where a neuron writes nothing that is linear in its activation.
+        """
+
+    def unembed(self, directions: "torch.Tensor") -> "torch.Tensor":
+        """Directions in the final residual stream (rows, width) → logits (rows, vocabulary).
+
+        Float32 and linear: the final norm's gain and centring are in it; its scale, which depends
+        on the input, and all biases are not. A constant that a row's logits share has no meaning.
         """

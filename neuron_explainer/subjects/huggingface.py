@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects.base import Observer
@@ -27,6 +28,10 @@ GPT2_SITES: dict[str, tuple[Side, str]] = {
     "hook_mlp_out": ("output", "mlp"),
     "hook_resid_post": ("output", ""),
 }
+# sites whose neurons write through a projection; the others are the residual stream's own width,
+GPT2_PROJECTIONS = {"attn.hook_z": "attn.c_proj", "mlp.hook_post": "mlp.c_proj"}
+GPT2_NOT_LINEAR = "mlp.hook_pre"  # but for this one, which only GELU makes something of
+_VOCABULARY_BLOCK = 8192  # rows of the unembedding made float32 at once
 _SITE = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<hook>.+)")
 
 
@@ -119,16 +124,44 @@ class HuggingFaceSubject:
             with suppress(_Stop):
                 trunk(tokens.to(trunk.device), use_cache=False)
 
+    @torch.inference_mode()
+    def writes(self, site: str, neurons: slice) -> Tensor | None:
+        """Rows of the output projection (neurons, width), or of the identity at residual sites."""
+        block, hook = self._place(site)
+        if hook == GPT2_NOT_LINEAR:
+            return None
+        if hook not in GPT2_PROJECTIONS:
+            return torch.eye(int(self._config.n_embd))[neurons]
+        projection: Any = block.get_submodule(GPT2_PROJECTIONS[hook])
+        rows: Tensor = projection.weight[neurons].float()  # transformers' Conv1D: (in, out)
+        return rows
+
+    @torch.inference_mode()
+    def unembed(self, directions: Tensor) -> Tensor:
+        """Through the final LayerNorm's centring and gain, and the unembedding, tied or not."""
+        model: Any = self._model
+        gain: Tensor = model.base_model.ln_f.weight.float()
+        unembedding: Tensor = model.get_output_embeddings().weight  # (vocabulary, width)
+        directions = directions.to(gain)
+        read = (directions - directions.mean(-1, keepdim=True)) * gain
+        blocks = torch.split(unembedding, _VOCABULARY_BLOCK)
+        return torch.cat([linear(read, block.float()) for block in blocks], -1)
+
     def _hook(self, site: str, read: Callable[[Any], None]) -> Any:
-        match = _SITE.fullmatch(site)
-        assert match is not None, site
-        side, path = GPT2_SITES[match["hook"]]
-        trunk: Any = self._model.base_model
-        block: nn.Module = trunk.h[int(match["layer"])]
+        block, hook = self._place(site)
+        side, path = GPT2_SITES[hook]
         module = block.get_submodule(path)
         if side == "input":
             return module.register_forward_pre_hook(lambda _, inputs: read(inputs[0]))
         return module.register_forward_hook(lambda _, __, output: read(output))
+
+    def _place(self, site: str) -> tuple[nn.Module, str]:
+        """The block that a site is in, and the site's name there."""
+        match = _SITE.fullmatch(site)
+        assert match is not None, site
+        trunk: Any = self._model.base_model
+        block: nn.Module = trunk.h[int(match["layer"])]
+        return block, match["hook"]
 
 
 def _reader(observer: Observer, last: bool) -> Callable[[Any], None]:

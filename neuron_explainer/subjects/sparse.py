@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from neuron_explainer.errors import SubjectError
-from neuron_explainer.subjects.base import Observer, Subject, Tokenizer
+from neuron_explainer.subjects.base import Observer, ResidualWriter, Subject, Tokenizer
 from neuron_explainer.subjects.sparse_formats import OpenAIAutoencoder
 
 
@@ -57,6 +57,24 @@ class SparseSubject:
                 observer = _encoding(self._autoencoders[site], observer)  # noqa: PLW2901
             below.setdefault(site.partition("/")[0], []).append(observer)
         self._subject.observe(tokens, {site: _each(chain) for site, chain in below.items()})
+
+    def writes(self, site: str, neurons: slice) -> Tensor | None:
+        """A latent's decoder row (neurons, width), taken on by what the site below writes.
+
+        The scale that a normalising autoencoder puts back depends on the input and is left out.
+        """
+        if not isinstance(self._subject, ResidualWriter):
+            return None
+        if site not in self._autoencoders:
+            return self._subject.writes(site, neurons)
+        below = self._subject.writes(site.rpartition("/")[0], slice(None))
+        rows = self._autoencoders[site].decoder_weight.T[neurons]
+        return None if below is None else rows.to(below) @ below
+
+    def unembed(self, directions: Tensor) -> Tensor:
+        """As the underlying subject does, which must know what its neurons write."""
+        assert isinstance(self._subject, ResidualWriter)
+        return self._subject.unembed(directions)
 
 
 def _encoding(autoencoder: OpenAIAutoencoder, observer: Observer) -> Observer:

@@ -34,6 +34,7 @@ def spelled(kind: pa.DataType) -> str:
         ("records", schemas.records(pa.float16())),
         ("neurons", schemas.NEURONS),
         ("tokens", schemas.TOKENS),
+        ("logit_effects", schemas.LOGIT_EFFECTS),
         ("explanations", schemas.EXPLANATIONS),
         ("failures", schemas.FAILURES),
         ("simulations", schemas.SIMULATIONS),
