@@ -55,6 +55,12 @@ class Corpus:
         return tuple(table["bytes"].to_pylist()), table["special"].to_numpy()
 
     @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """How often each token of the vocabulary occurs, (vocabulary,)."""
+        found: NDArray[np.int64] = self.folder.read("vocabulary.parquet")["count"].to_numpy()
+        return found
+
+    @cached_property
     def excludes_first(self) -> bool:
         """Whether the first position of a sequence is shown but not scored."""
         return bool(self.folder.manifest()["config"]["excludes_first"])

@@ -43,12 +43,21 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("explain.lookup", "explain.n_gram", "simulate.lookup", "simulate.nulls"),
         *("score.correlation", "score.variance", "score.calibration", "score.statistics"),
         *("score.panel", "subjects.huggingface", "subjects.sparse", "llm.*"),
-        *("score.classification", "simulate.all_at_once", "simulate.one_at_a_time"),
+        *("score.classification", "score.population", "score.degraded"),
+        *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection"),
     ),
     ("runner", "record_set", "runs"),
     # stages: what a command runs
-    ("collect.*", "explain.stage", "simulate.stage", "score.stage", "score.summary"),
+    (
+        "collect.*",
+        "explain.stage",
+        "simulate.stage",
+        "score.stage",
+        "score.summary",
+        "score.strata",
+        "score.checks",
+    ),
     ("interchange.*",),
     ("terminal",),
     ("pipeline", "show"),
@@ -71,6 +80,7 @@ FREE = (
     ("interchange.*", "interchange.*"),
     ("llm.*", "llm.*"),
     ("score.summary", "score.stage"),
+    ("score.checks", "score.strata"),
 )
 STAGES = ("collect", "explain", "simulate", "score", "interchange")
 

@@ -50,7 +50,9 @@ def added_concepts(
     """
     loud = _loud(table)
     place = {token: row for row, token in enumerate(vocabulary)}
-    wanted = sum(int(counts[place[table.tokens[row]]]) for row in loud if table.tokens[row] in place)
+    wanted = sum(
+        int(counts[place[table.tokens[row]]]) for row in loud if table.tokens[row] in place
+    )
     free = np.where(counts <= wanted, counts, 0).astype(np.float64)
     free[[place[token] for token in table.tokens if token in place]] = 0.0
     if not free.any():

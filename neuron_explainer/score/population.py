@@ -7,7 +7,7 @@ the corpus as it was drawn to stand for.
 stratum     excerpts of one neuron by their maximum: the quantile bands lowest first, then the top
             records. Inside a stratum every sampled excerpt was drawn with the same probability
 size        how many excerpts of the corpus are in a stratum
-excerpt     one row of `sums`: what its tokens add up to
+moments     of a set of tokens: their count, and the sums of t, p, t², p² and t·p
 
 The estimate is post-stratified (Cochran 1977, Sampling Techniques, 5A.9). Its interval is that of
 the stratified jackknife on Fisher's z, with finite-population correction and Satterthwaite's
@@ -34,7 +34,6 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 TOO_FEW_EXCERPTS = "fewer than two random excerpts"
-_MOMENTS = 6  # count, t, p, t², p², t·p
 _LEAST = 2  # excerpts of a stratum, so that their spread is known
 _ROUNDING = 1e-12  # of a variance, in units of the squared range
 
@@ -59,27 +58,28 @@ def stratum_sizes(excerpts: int, quantiles: Sequence[float], top: Integers) -> F
     return np.concatenate([np.diff(below, axis=1), kept], axis=1)
 
 
-def excerpt_sums(truth: FloatArray, predicted: FloatArray, mask: BoolArray) -> Floats:
-    """(excerpts, 6): how many tokens count, and the sums of t, p, t², p² and t·p over them.
-
-    All arrays are (excerpts, tokens), of one neuron or of values that are already of like size.
-    """
-    t, p = (np.where(mask, values, 0.0).astype(np.float64) for values in (truth, predicted))
-    parts = (mask, t, p, t * t, p * p, t * p)
-    return np.stack([part.sum(axis=1, dtype=np.float64) for part in parts], axis=1)
-
-
 def population_correlation(
-    sums: Floats, neuron: Integers, stratum: Integers, sizes: Floats
+    truth: FloatArray,
+    predicted: FloatArray,
+    mask: BoolArray,
+    excerpt: Integers,
+    neuron: Integers,
+    stratum: Integers,
+    sizes: Floats,
 ) -> PopulationCorrelation:
-    """From `excerpt_sums`, each row's neuron and stratum, and `sizes` (neurons, strata).
+    """From the tokens of all records, one after the other: `truth`, `predicted`, `mask` (tokens,).
 
+    `excerpt` (tokens,) says which record a token is of, `neuron` and `stratum` (excerpts,) whose
+    record that is and where it belongs, `sizes` (neurons, strata) what `stratum_sizes` gives.
     A stratum with fewer than two excerpts is joined to the next lower one, the lowest to the next
     higher one.
     """
+    owner = neuron[excerpt]
+    t, p = (_in_range(values, mask, owner, len(sizes)) for values in (truth, predicted))
+    sums = _sums(excerpt, len(neuron), (mask, t, p, t * t, p * p, t * p))
     home, held, counts = _joined(neuron, stratum, sizes)
     flat = neuron * sizes.shape[1] + home
-    totals = _totals(flat, sums, sizes.shape)
+    totals = _sums(flat, sizes.size, tuple(sums.T)).reshape(*sizes.shape, -1)
     with np.errstate(all="ignore"):
         weights = np.where(counts > 0, held / counts, 0.0)
         whole = (weights[:, :, None] * totals).sum(axis=1)
@@ -102,8 +102,9 @@ def population_correlation(
 def _joined(neuron: Integers, stratum: Integers, sizes: Floats) -> tuple[Integers, Floats, Floats]:
     """The stratum that each excerpt counts in, and sizes and counts after joining, (neurons, …)."""
     shape = sizes.shape
-    counts = np.bincount(neuron * shape[1] + stratum, minlength=sizes.size).reshape(shape)
-    counts, held = counts.astype(np.float64), sizes.copy()
+    drawn = np.bincount(neuron * shape[1] + stratum, minlength=sizes.size).reshape(shape)
+    counts: Floats = drawn.astype(np.float64)
+    held = sizes.copy()
     target = np.tile(np.arange(shape[1]), (shape[0], 1))
     downwards = [(place, place - 1) for place in range(shape[1] - 1, 0, -1)]
     upwards = [(place, place + 1) for place in range(shape[1] - 1)]
@@ -117,12 +118,19 @@ def _joined(neuron: Integers, stratum: Integers, sizes: Floats) -> tuple[Integer
     return target[neuron, stratum], held, counts
 
 
-def _totals(flat: Integers, sums: Floats, shape: tuple[int, ...]) -> Floats:
-    columns = [
-        np.bincount(flat, sums[:, moment], minlength=shape[0] * shape[1])
-        for moment in range(_MOMENTS)
-    ]
-    return np.stack(columns, axis=1).reshape(*shape, _MOMENTS)
+def _in_range(values: FloatArray, mask: BoolArray, owner: Integers, neurons: int) -> Floats:
+    """Values (tokens,) from 0 to 1 over each neuron's own range; 0 where they do not count."""
+    low, high = np.full(neurons, np.inf), np.full(neurons, -np.inf)
+    np.minimum.at(low, owner[mask], values[mask])
+    np.maximum.at(high, owner[mask], values[mask])
+    size = np.where(high > low, high - low, 1.0)
+    with np.errstate(invalid="ignore"):
+        return np.where(mask, (values - low[owner]) / size[owner], 0.0)
+
+
+def _sums(place: Integers, places: int, columns: Sequence[FloatArray | BoolArray]) -> Floats:
+    """Sums (places, columns) of the columns (rows,) by place."""
+    return np.stack([np.bincount(place, column, minlength=places) for column in columns], axis=1)
 
 
 def _variance(moments: Floats, first: int) -> Floats:
@@ -152,11 +160,11 @@ def _interval(
     means = np.bincount(flat, without, minlength=counts.size) / counts.ravel()
     squares = np.bincount(flat, (without - means[flat]) ** 2, minlength=counts.size)
     sampled = np.clip(counts / np.maximum(held, counts), 0.0, 1.0)
-    parts = np.where(
-        counts > 1, (1 - sampled) * (counts - 1) / counts * squares.reshape(shape), 0.0
-    )
+    free = (1 - sampled) * np.maximum(counts - 1, 0.0)  # 0 where all excerpts are at hand
+    parts = np.where(free > 0, free / counts * squares.reshape(shape), 0.0)
     variance = parts.sum(axis=1)
-    freedom = variance**2 / np.where(counts > 1, parts**2 / (counts - 1), 0.0).sum(axis=1)
+    spread = np.where(free > 0, parts**2 / (counts - 1), 0.0).sum(axis=1)
+    freedom = np.where(variance > 0, variance**2 / spread, np.where(variance == 0, 1.0, np.nan))
     half = stats.t.ppf(0.975, np.maximum(freedom, 1.0)) * np.sqrt(variance)
     centre = np.arctanh(estimate)
     return np.tanh(centre - half), np.tanh(centre + half)
