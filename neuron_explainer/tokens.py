@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
 _NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2})")
@@ -54,8 +53,3 @@ def unescape(text: str) -> bytes:
 def quoted(token: bytes) -> str:
     """A token in a sentence: quotation marks show where it begins and ends."""
     return f"“{readable(token)}”"
-
-
-def join(tokens: Sequence[bytes]) -> str:
-    """A whole sequence as one readable line."""
-    return readable(b"".join(tokens))

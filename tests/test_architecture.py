@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("store", "parquet", "schemas", "splits", "activations", "tokens", "token_gain"),
         *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
+        *("conversation",),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
     ),
     # parts that several implementations of one package share
@@ -71,6 +72,7 @@ FREE = (
     ("config", "registry"),
     ("prompts", "workspace"),
     ("store", "parquet"),
+    ("conversation", "llm.base"),
     ("few_shot", "activations"),
     ("few_shot", "workspace"),
     ("explain.asking", "explain.replies"),

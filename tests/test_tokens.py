@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuron_explainer.tokens import escape, join, quoted, readable, unescape
+from neuron_explainer.tokens import escape, quoted, readable, unescape
 
 HOSTILE = {
     "escape": b"\x1b[31mred\x1b[0m",
@@ -62,8 +62,3 @@ def test_a_lone_backslash_in_foreign_text_stands_for_itself() -> None:
 
 def test_quotation_marks_show_where_a_token_begins() -> None:
     assert quoted(b" the") == "“ the”"
-
-
-def test_a_character_in_two_tokens_is_whole_when_they_are_joined() -> None:
-    assert join([b"caf", b"\xc3", b"\xa9"]) == "café"
-    assert "".join(map(readable, [b"\xc3", b"\xa9"])) == "\\xc3\\xa9"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from neuron_explainer import prompts
-from neuron_explainer.explain.asking import Example, Question, Sampling, ask, check_option
+from neuron_explainer.conversation import Turn
+from neuron_explainer.explain.asking import Question, Sampling, ask, check_option
 from neuron_explainer.explain.shown import Shown, ShownRecord, choose, examples
 from neuron_explainer.few_shot import load_few_shot
 from neuron_explainer.llm.base import LLM, Feature
@@ -67,9 +68,9 @@ def marked(record: ShownRecord, threshold: int) -> str:
 
 
 @cache
-def _examples(threshold: int, folder: Path | None) -> tuple[Example, ...]:
+def _examples(threshold: int, folder: Path | None) -> tuple[Turn, ...]:
     return tuple(
-        Example(_about(examples(neuron), threshold, folder), neuron.explanation)
+        Turn(_about(examples(neuron), threshold, folder), neuron.explanation)
         for neuron in load_few_shot(folder)
     )
 

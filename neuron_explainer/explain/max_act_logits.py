@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from neuron_explainer import prompts
-from neuron_explainer.explain.asking import Example, Question, Sampling, ask, check_option
+from neuron_explainer.conversation import Turn
+from neuron_explainer.explain.asking import Question, Sampling, ask, check_option
 from neuron_explainer.explain.shown import Shown, choose, examples
 from neuron_explainer.few_shot import load_few_shot
 from neuron_explainer.llm.base import LLM, Feature
@@ -85,9 +86,9 @@ def _level(place: Place) -> int:
 
 
 @cache
-def _examples(following: int, folder: Path | None) -> tuple[Example, ...]:
+def _examples(following: int, folder: Path | None) -> tuple[Turn, ...]:
     return tuple(
-        Example(_about(places(examples(neuron), following), folder), neuron.label)
+        Turn(_about(places(examples(neuron), following), folder), neuron.label)
         for neuron in load_few_shot(folder)
     )
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from neuron_explainer import prompts
 from neuron_explainer.activations import END, START
-from neuron_explainer.explain.asking import Example, Question, Sampling, ask, check_option
+from neuron_explainer.conversation import Turn
+from neuron_explainer.explain.asking import Question, Sampling, ask, check_option
 from neuron_explainer.explain.shown import Shown, ShownRecord, choose, examples
 from neuron_explainer.few_shot import load_few_shot
 from neuron_explainer.llm.base import LLM, Feature
@@ -60,9 +61,9 @@ class TokenActivation:
 
 
 @cache
-def _examples(folder: Path | None) -> tuple[Example, ...]:
+def _examples(folder: Path | None) -> tuple[Turn, ...]:
     return tuple(
-        Example(_about(examples(neuron), folder), neuron.explanation)
+        Turn(_about(examples(neuron), folder), neuron.explanation)
         for neuron in load_few_shot(folder)
     )
 

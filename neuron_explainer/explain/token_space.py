@@ -11,8 +11,9 @@ import numpy as np
 
 from neuron_explainer import prompts
 from neuron_explainer.activations import normalise
+from neuron_explainer.conversation import Turn
 from neuron_explainer.errors import NeuronFailure
-from neuron_explainer.explain.asking import Example, Question, Sampling, ask, check_option
+from neuron_explainer.explain.asking import Question, Sampling, ask, check_option
 from neuron_explainer.few_shot import FewShotNeuron, load_few_shot
 from neuron_explainer.llm.base import LLM, Feature
 from neuron_explainer.records import Explanation, NeuronRecord, TokenRows
@@ -93,10 +94,10 @@ def entries_of(neuron: FewShotNeuron) -> list[Entry]:
 
 
 @cache
-def _examples(folder: Path | None) -> tuple[Example, ...]:
+def _examples(folder: Path | None) -> tuple[Turn, ...]:
     # A neuron that fires on a place in the text has no tokens of its own to show here.
     return tuple(
-        Example(_about(entries_of(neuron), folder), neuron.explanation)
+        Turn(_about(entries_of(neuron), folder), neuron.explanation)
         for neuron in load_few_shot(folder)
         if not neuron.inside
     )

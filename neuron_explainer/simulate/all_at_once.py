@@ -6,7 +6,7 @@ prediction, so it depends on the explanation and the tokens so far, never on oth
 Bills et al. 2023, "Simulate".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -23,9 +23,10 @@ from neuron_explainer.simulate.asking import (
     at_least,
     checked,
     defined,
-    fitting,
+    fitted,
     together,
 )
+from neuron_explainer.simulate.base import OwnExplanation
 from neuron_explainer.simulate.echo import MARK, at_marks, writes_ten_in_two
 from neuron_explainer.simulate.readings import (
     Columns,
@@ -41,7 +42,7 @@ _LEAST_ONE = 1e-3  # a share of "1" below this moves the mean by less than 0.01,
 
 
 @dataclass(frozen=True, slots=True)
-class AllAtOnceSimulator:
+class AllAtOnceSimulator(OwnExplanation):
     """One request a sequence; needs a server that gives a prompt's log probabilities.
 
     Where the tokenizer writes "10" in two tokens, "1" is told from "10" by one short request more
@@ -59,11 +60,6 @@ class AllAtOnceSimulator:
     def __post_init__(self) -> None:
         at_least(0, few_shot=self.few_shot)
         at_least(1, alternatives=self.alternatives)
-
-    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
-        """Every neuron's own explanation."""
-        del seed
-        return {neuron: neuron for neuron in neurons}
 
     async def simulate(
         self, explanation: Explanation, stimuli: Sequence[Stimulus]
@@ -88,7 +84,7 @@ class AllAtOnceSimulator:
             shown_examples = _examples(examples[:number], self.prompts)
             return f"{shown_examples}\n\n{introduction}\n\n"
 
-        return head(fitting(lambda n: head(n) + longest, len(examples), 1, capabilities))
+        return head(fitted(self.llm, capabilities, lambda n: head(n) + longest, len(examples), 1))
 
     async def _sequence(
         self, head: str, stimulus: Stimulus, capabilities: Capabilities

@@ -2,28 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
+from neuron_explainer.conversation import Prompt, Turn, conversation, fitting
 from neuron_explainer.errors import ConfigError, NeuronFailure
-from neuron_explainer.llm.base import LLM, Capabilities, Feature, Message, require
+from neuron_explainer.llm.base import LLM, Capabilities, Feature, require
 from neuron_explainer.records import Simulation, Stimulus
 
-Prompt = tuple[Message, ...] | str
 Result = TypeVar("Result")
 
 ALTERNATIVES = 20  # at each token; as many as the OpenAI protocol and vLLM allow by default
-_WORDS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ "
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A question as it is put and the answer that it should get."""
-
-    question: str
-    answer: str
 
 
 def at_least(least: int, **options: int) -> None:
@@ -40,61 +31,42 @@ async def checked(llm: LLM, needs: Sequence[Feature]) -> Capabilities:
     return capabilities
 
 
-def conversation(
-    chat: bool, system: str, turns: Iterable[Turn], question: str, lead: str = ""
-) -> Prompt:
-    """The same exchange as chat messages, or as text that ends, with `lead`, where the answer is
-    to begin.
-    """
-    if not chat:
-        answered = [f"{turn.question}\n{lead}{turn.answer}" for turn in turns]
-        return "\n\n".join([system, *answered, f"{question}\n{lead}"])
-    messages = [Message("system", system)]
-    for turn in turns:
-        messages += [Message("user", turn.question), Message("assistant", turn.answer)]
-    return (*messages, Message("user", question))
-
-
-def fitting(
-    make: Callable[[int], Prompt], examples: int, answer: int, capabilities: Capabilities
+def fitted(
+    llm: LLM,
+    capabilities: Capabilities,
+    make: Callable[[int], Prompt],
+    examples: int,
+    answer: int,
 ) -> int:
     """How many of the examples leave room for `answer` tokens; `make(n)` is a prompt with n.
 
-    Examples are dropped by an estimate that errs on the high side. A prompt without any is refused
-    only when it cannot fit whatever the tokenizer; what lies between is for the server to say.
     Raises NeuronFailure("context-overflow").
     """
-    if capabilities.context is None:
-        return examples
-    room = capabilities.context - answer
-    for number in range(examples, 0, -1):
-        if _most_tokens(make(number)) <= room:
-            return number
-    least = _size(make(0)) // 6
-    if least > room:
-        raise NeuronFailure(
-            "context-overflow",
-            f"the prompt has at least {least} tokens without any example and the answer takes up "
-            f"to {answer}; the model's context is {capabilities.context}",
-        )
-    return 0
+    return fitting(
+        lambda number, _: make(number), examples, 1, answer, capabilities, llm.model
+    ).examples
 
 
-def _text(prompt: Prompt) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return "".join(f"{message.content}~~~~~~" for message in prompt)  # what parts messages
+def asking(
+    llm: LLM,
+    capabilities: Capabilities,
+    system: str,
+    turns: Sequence[Turn],
+    questions: Sequence[str],
+    answer: int,
+    lead: str,
+) -> Callable[[str], Prompt]:
+    """Question → prompt, with the examples that leave room for the longest of `questions`.
 
+    Raises NeuronFailure("context-overflow").
+    """
 
-def _size(prompt: Prompt) -> int:
-    return len(_text(prompt).encode())
+    def prompt(number: int, question: str) -> Prompt:
+        return conversation(capabilities.chat, system, turns[:number], question, lead)
 
-
-def _most_tokens(prompt: Prompt) -> int:
-    content = _text(prompt).encode()
-    others = len(content.translate(None, _WORDS))
-    # 1.8 letters a token: a vocabulary of 512 has that, one of 50,000 more than 4
-    return others + (5 * (len(content) - others) + 8) // 9
+    longest = max(questions, key=len, default="")
+    number = fitted(llm, capabilities, lambda n: prompt(n, longest), len(turns), answer)
+    return partial(prompt, number)
 
 
 async def together(jobs: Iterable[Awaitable[Result]]) -> list[Result]:

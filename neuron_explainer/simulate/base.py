@@ -1,4 +1,4 @@
-"""What a simulator is."""
+"""What a simulator is, and what most of them share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -23,3 +23,14 @@ class Simulator(Protocol):
         self, explanation: Explanation, stimuli: Sequence[Stimulus]
     ) -> list[Simulation]:
         """One simulation a stimulus, on any scale. Raises NeuronFailure."""
+
+
+class OwnExplanation:
+    """For simulators that simulate every neuron with its own explanation: all but the nulls."""
+
+    __slots__ = ()
+
+    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
+        """Every neuron's own explanation."""
+        del seed
+        return {neuron: neuron for neuron in neurons}

@@ -6,7 +6,7 @@ the probability that it fires where the model gives log probabilities, else 10 o
 over tokens then only says whether active sequences are told from silent ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,18 +16,12 @@ import numpy as np
 
 from neuron_explainer import prompts
 from neuron_explainer.activations import END, LEVELS, START
+from neuron_explainer.conversation import Prompt, Turn
 from neuron_explainer.few_shot import FewShotNeuron, load_few_shot
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Response
 from neuron_explainer.records import Explanation, Simulation, Stimulus
-from neuron_explainer.simulate.asking import (
-    Prompt,
-    Turn,
-    at_least,
-    checked,
-    conversation,
-    fitting,
-    together,
-)
+from neuron_explainer.simulate.asking import asking, at_least, checked, together
+from neuron_explainer.simulate.base import OwnExplanation
 from neuron_explainer.simulate.readings import Columns
 from neuron_explainer.simulate.rendering import one_line, render_text, shown
 from neuron_explainer.simulate.replies import Entry, Form, asked, request
@@ -38,7 +32,7 @@ _LEAD = "Reply:\n"
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionSimulator:
+class DetectionSimulator(OwnExplanation):
     """Every sequence in one request with a few others, in a seeded order."""
 
     llm: LLM
@@ -55,11 +49,6 @@ class DetectionSimulator:
     def __post_init__(self) -> None:
         at_least(0, few_shot=self.few_shot)
         at_least(1, sequences=self.sequences)
-
-    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
-        """Every neuron's own explanation."""
-        del seed
-        return {neuron: neuron for neuron in neurons}
 
     async def simulate(
         self, explanation: Explanation, stimuli: Sequence[Stimulus]
@@ -98,14 +87,8 @@ class DetectionSimulator:
         """Question → prompt, with the examples that leave room for the longest question."""
         system = prompts.render("simulate-detection/system", {}, self.prompts)
         turns = _examples(self.few_shot, self.prompts)
-
-        def prompt(number: int, question: str) -> Prompt:
-            return conversation(capabilities.chat, system, turns[:number], question, _LEAD)
-
-        longest = max(questions, key=len, default="")
         answer = _answer_tokens(self.sequences)
-        number = fitting(lambda n: prompt(n, longest), len(turns), answer, capabilities)
-        return partial(prompt, number)
+        return asking(self.llm, capabilities, system, turns, questions, answer, _LEAD)
 
     async def _verdicts(
         self, prompt: Prompt, count: int, capabilities: Capabilities

@@ -1,24 +1,20 @@
 """Predicts by looking tokens up in the explanation's table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from neuron_explainer.errors import NeuronFailure
 from neuron_explainer.records import Explanation, Simulation, Stimulus, TokenTable
+from neuron_explainer.simulate.base import OwnExplanation
 
 
 @dataclass(frozen=True, slots=True)
-class LookupSimulator:
+class LookupSimulator(OwnExplanation):
     """A token's row after its previous token, else its own row, else the mean of the rest."""
 
     name = "token-lookup"
-
-    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
-        """Every neuron's own explanation."""
-        del seed
-        return {neuron: neuron for neuron in neurons}
 
     async def simulate(
         self, explanation: Explanation, stimuli: Sequence[Stimulus]

@@ -8,19 +8,14 @@ import numpy as np
 from neuron_explainer import registry
 from neuron_explainer.llm.base import LLM
 from neuron_explainer.records import Explanation, Simulation, Stimulus
-from neuron_explainer.simulate.base import Simulator
+from neuron_explainer.simulate.base import OwnExplanation, Simulator
 
 
 @dataclass(frozen=True, slots=True)
-class ConstantSimulator:
+class ConstantSimulator(OwnExplanation):
     """The same activation everywhere. Its correlation is undefined, which counts as 0."""
 
     name = "constant"
-
-    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
-        """Every neuron's own explanation, which is not read."""
-        del seed
-        return {neuron: neuron for neuron in neurons}
 
     async def simulate(
         self, explanation: Explanation, stimuli: Sequence[Stimulus]

@@ -5,9 +5,9 @@ dense form all of them. With log probabilities a listed activation is the mean o
 of 0 … 10 where its number is written, else that number.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,19 +15,12 @@ import numpy as np
 
 from neuron_explainer import prompts, token_text
 from neuron_explainer.activations import END, LEVELS, START
+from neuron_explainer.conversation import Prompt, Turn
 from neuron_explainer.few_shot import FewShotRecord, load_few_shot
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Response
 from neuron_explainer.records import Explanation, FloatArray, Simulation, Stimulus
-from neuron_explainer.simulate.asking import (
-    Prompt,
-    Turn,
-    at_least,
-    checked,
-    conversation,
-    defined,
-    fitting,
-    together,
-)
+from neuron_explainer.simulate.asking import asking, at_least, checked, defined, together
+from neuron_explainer.simulate.base import OwnExplanation
 from neuron_explainer.simulate.readings import Columns, expected_in
 from neuron_explainer.simulate.rendering import one_line, rendered, shown
 from neuron_explainer.simulate.replies import Form, asked, request
@@ -40,7 +33,7 @@ _LEAD = "Reply:\n"
 
 
 @dataclass(frozen=True, slots=True)
-class NumbersSimulator:
+class NumbersSimulator(OwnExplanation):
     """One request a sequence, and a second one when the first reply cannot be used."""
 
     llm: LLM
@@ -55,11 +48,6 @@ class NumbersSimulator:
 
     def __post_init__(self) -> None:
         at_least(0, few_shot=self.few_shot)
-
-    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
-        """Every neuron's own explanation."""
-        del seed
-        return {neuron: neuron for neuron in neurons}
 
     async def simulate(
         self, explanation: Explanation, stimuli: Sequence[Stimulus]
@@ -86,14 +74,8 @@ class NumbersSimulator:
         kind = "dense" if self.dense else "sparse"
         system = prompts.render(f"simulate-numbers/system-{kind}", {}, self.prompts)
         turns = _examples(self._form, self.few_shot, self.prompts)
-
-        def prompt(number: int, question: str) -> Prompt:
-            return conversation(capabilities.chat, system, turns[:number], question, _LEAD)
-
-        longest = max(questions, key=len, default="")
         answer = max(map(self._answer, stimuli), default=0)
-        number = fitting(lambda n: prompt(n, longest), len(turns), answer, capabilities)
-        return partial(prompt, number)
+        return asking(self.llm, capabilities, system, turns, questions, answer, _LEAD)
 
     def _answer(self, stimulus: Stimulus) -> int:
         """How many tokens a reply may take; in a sparse one at most half of the entries."""

@@ -4,29 +4,27 @@ Instructions and examples come first, then the explanation, then the growing tex
 read again only what is new. The prediction is the mean of the probabilities of 0 … 10.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from neuron_explainer import prompts, token_text
+from neuron_explainer.conversation import Prompt, Turn
 from neuron_explainer.few_shot import FewShotNeuron, FewShotRecord, load_few_shot
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request
 from neuron_explainer.records import Explanation, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
     ALTERNATIVES,
-    Prompt,
-    Turn,
+    asking,
     at_least,
     checked,
-    conversation,
     defined,
-    fitting,
     together,
 )
+from neuron_explainer.simulate.base import OwnExplanation
 from neuron_explainer.simulate.readings import Columns, expected_at
 from neuron_explainer.simulate.rendering import one_line, render_text, shown
 
@@ -35,7 +33,7 @@ _ANSWER = 2
 
 
 @dataclass(frozen=True, slots=True)
-class OneAtATimeSimulator:
+class OneAtATimeSimulator(OwnExplanation):
     """One request for every scored token; needs log probabilities of what is written.
 
     Where the tokenizer writes "10" in two tokens, the chance of "0" after "1" is known only if the
@@ -53,11 +51,6 @@ class OneAtATimeSimulator:
     def __post_init__(self) -> None:
         at_least(0, few_shot=self.few_shot)
         at_least(1, alternatives=self.alternatives)
-
-    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
-        """Every neuron's own explanation."""
-        del seed
-        return {neuron: neuron for neuron in neurons}
 
     async def simulate(
         self, explanation: Explanation, stimuli: Sequence[Stimulus]
@@ -101,13 +94,7 @@ class OneAtATimeSimulator:
             for neuron in load_few_shot(self.prompts)[: self.few_shot]
             for turn in self._examples(neuron)
         ]
-
-        def prompt(number: int, question: str) -> Prompt:
-            return conversation(capabilities.chat, system, turns[:number], question, lead)
-
-        longest = max(questions, key=len, default="")
-        number = fitting(lambda n: prompt(n, longest), len(turns), _ANSWER, capabilities)
-        return partial(prompt, number)
+        return asking(self.llm, capabilities, system, turns, questions, _ANSWER, lead)
 
     def _examples(self, neuron: FewShotNeuron) -> list[Turn]:
         """The last token that it fires on in one record, and one before it fires in another."""

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import orjson
 
+from neuron_explainer.conversation import Prompt
 from neuron_explainer.errors import NeuronFailure
 from neuron_explainer.llm.base import LLM, Capabilities, Message, Request, Response
 
 Result = TypeVar("Result")
-_Prompt = tuple[Message, ...] | str
 _ALTERNATIVES = 20
 _END_OF_ANSWER = ("\n\n",)  # as after the examples; plain text would go on with a next neuron
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
@@ -94,7 +94,7 @@ class Entry:
 
 
 def request(
-    prompt: _Prompt,
+    prompt: Prompt,
     max_tokens: int,
     form: Form,
     capabilities: Capabilities,
@@ -145,7 +145,7 @@ async def asked(
         ) from error
 
 
-def _extended(prompt: _Prompt, reply: str, question: str) -> _Prompt:
+def _extended(prompt: Prompt, reply: str, question: str) -> Prompt:
     """The exchange with what was answered and a further question."""
     if isinstance(prompt, str):
         return f"{prompt}{reply}\n\n{question}\n"

@@ -15,8 +15,8 @@ import pytest
 from canned_llm import CHAT, PLAIN, CannedLLM, neuron, record, rivers, text_of
 
 from neuron_explainer import registry
+from neuron_explainer.conversation import estimated_tokens
 from neuron_explainer.errors import ConfigError, LLMError, NeuronFailure
-from neuron_explainer.explain.asking import estimated_tokens
 from neuron_explainer.explain.base import Explainer
 from neuron_explainer.few_shot import load_few_shot
 from neuron_explainer.llm.base import Capabilities, Message

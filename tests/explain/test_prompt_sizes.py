@@ -7,7 +7,8 @@ import pytest
 from canned_llm import CHAT, PLAIN, CannedLLM, neuron, record
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from neuron_explainer.explain.asking import Question, as_prompt, estimated_tokens
+from neuron_explainer.conversation import estimated_tokens
+from neuron_explainer.explain.asking import Question, as_prompt
 from neuron_explainer.explain.highlight import Highlight
 from neuron_explainer.explain.max_act_logits import MaxActLogits
 from neuron_explainer.explain.shown import choose
@@ -63,7 +64,7 @@ def neurons(excerpts: list[list[str]], density: float) -> list[NeuronRecord]:
 
 
 def measured(tokenizer: Tokenizer, question: Question, able: Capabilities = CHAT) -> int:
-    prompt = as_prompt(question, len(question.examples), question.items, able, "canned")
+    prompt = as_prompt(question, len(question.examples), question.items, able.chat)
     texts = [prompt] if isinstance(prompt, str) else [message.content for message in prompt]
     return sum(len(tokenizer.encode(text).ids) + FRAME for text in texts)
 
@@ -100,6 +101,6 @@ def test_the_estimate_of_a_prompts_size_errs_on_the_high_side_but_not_by_far(
 ) -> None:
     for about in neurons(excerpts, 0.15):
         question = explainer(llm=CannedLLM()).question(choose(about, RECORDS))
-        prompt = as_prompt(question, len(question.examples), question.items, able, "canned")
+        prompt = as_prompt(question, len(question.examples), question.items, able.chat)
         exact = measured(tokenizer, question, able)
         assert exact <= estimated_tokens(prompt) <= 1.8 * exact

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 import pytest
-from canned_llm import CHAT, CannedLLM, neuron, record, rivers, rows, text_of
+from canned_llm import CannedLLM, neuron, record, rivers, rows, text_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,5 +128,5 @@ def test_places_are_the_strong_ones_each_sort_once_strongest_first() -> None:
 def test_the_threshold_says_what_is_marked(threshold: int) -> None:
     explainer = Highlight(llm=CannedLLM(), few_shot=0, threshold=threshold)
     question = explainer.question(choose(rivers(), 2))
-    text = text_of(as_prompt(question, 0, 2, CHAT, "canned"))
+    text = text_of(as_prompt(question, 0, 2, True))
     assert text.split("=== user")[1].count("»") == {1: 5, 3: 3, 11: 0}[threshold]
