@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from neuron_explainer.record_set import RecordSet
-from neuron_explainer.records import Explanation, NeuronId, NeuronRecord, Record
+from neuron_explainer.records import Effects, Explanation, NeuronId, NeuronRecord, Record
 from neuron_explainer.runs import Run, runs_of
 from neuron_explainer.terminal import neuron_view
 from neuron_explainer.tokens import escape
@@ -109,6 +109,8 @@ def as_json(found: Found) -> dict[str, Any]:
     return {
         "neuron": str(neuron.neuron),
         "statistics": asdict(neuron.statistics) if neuron.statistics else None,
+        "promoted": _effects(neuron.promoted),
+        "suppressed": _effects(neuron.suppressed),
         "explanations": [
             {
                 "run": judged.run,
@@ -131,3 +133,9 @@ def as_json(found: Found) -> dict[str, Any]:
             for record in neuron.records
         ],
     }
+
+
+def _effects(effects: Effects | None) -> list[dict[str, Any]] | None:
+    if effects is None:
+        return None
+    return [{"token": escape(token), "effect": effect} for token, effect in effects]

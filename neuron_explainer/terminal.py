@@ -21,9 +21,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from neuron_explainer.records import Explanation, NeuronRecord, Record, Statistics
+from neuron_explainer.records import Effects, Explanation, NeuronRecord, Record, Statistics
 from neuron_explainer.runner import Advance
-from neuron_explainer.tokens import readable
+from neuron_explainer.tokens import quoted, readable
 
 _LOW, _HIGH = (255, 244, 224), (217, 72, 15)  # pale to strong orange: told apart in grey too
 
@@ -98,6 +98,11 @@ def neuron_view(
     parts: list[RenderableType] = [Text(str(neuron.neuron), style="bold")]
     if neuron.statistics is not None:
         parts.append(Text(_header(neuron.statistics), style="" if plain else "dim"))
+    parts += [
+        Text(f"{verb} {_effects(effects)}", style="" if plain else "dim")
+        for verb, effects in (("promotes", neuron.promoted), ("suppresses", neuron.suppressed))
+        if effects
+    ]
     for title, explanation in explanations:
         parts += [Text(f"\n{title}", style="bold"), Text(readable(explanation.text.encode()))]
     if not explanations:
@@ -125,6 +130,10 @@ def _header(statistics: Statistics) -> str:
     if statistics.density is not None:
         figures.insert(0, f"active on {statistics.density:.2%} of {statistics.tokens:,} tokens")
     return "  ".join(figures)
+
+
+def _effects(effects: Effects) -> str:
+    return "  ".join(f"{quoted(token)} {effect:+.2f}" for token, effect in effects)
 
 
 def heat_map(record: Record, scale: float, plain: bool) -> Text:

@@ -14,6 +14,8 @@ from conftest import first_documents
 
 from neuron_explainer import __version__, workspace
 from neuron_explainer.config import Settings
+from neuron_explainer.record_set import RecordSet
+from neuron_explainer.tokens import quoted, unescape
 from neuron_explainer.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -396,6 +398,38 @@ def test_show_as_json_holds_all_records_and_scores(command: Command, small: Work
     mine = next(found for found in made["explanations"] if found["run"] == RUN)
     assert set(mine["scores"]) == {"token-lookup", "constant", "shuffled"}
     assert "nan" not in command("show", f"tiny/{LATENTS}/1", "--json").out.lower().split('"')
+
+
+def test_show_names_the_tokens_that_a_neuron_promotes_and_suppresses(
+    command: Command, small: Workspace
+) -> None:
+    neuron = RecordSet(small.data, "tiny", SITE).neuron(12)
+    assert neuron.promoted is not None
+    assert neuron.suppressed is not None
+    # lines are folded at spaces, those in tokens included
+    shown = "".join(command("show", "tiny/0/12").out.split())
+    made: Any = command("show", "tiny/0/12", "--json").json()
+    for verb, key, pairs in (
+        ("promotes", "promoted", neuron.promoted),
+        ("suppresses", "suppressed", neuron.suppressed),
+    ):
+        listed = "".join(f"{quoted(token)}{effect:+.2f}" for token, effect in pairs)
+        assert verb + "".join(listed.split()) in shown
+        assert [(unescape(row["token"]), row["effect"]) for row in made[key]] == list(pairs)
+
+
+def test_show_is_silent_on_effects_that_were_not_collected(
+    command: Command, copy: Workspace
+) -> None:
+    folder = RecordSet(copy.data, "tiny", SITE).folder
+    shards = folder.manifest()["shards"]
+    kept = {file: entry for file, entry in shards.items() if not file.startswith("logit_effects")}
+    assert len(kept) == len(shards) - 1
+    folder.update({"shards": kept})
+    done = command("show", "tiny/0/12")
+    assert (done.code, "promotes" in done.out, "suppresses" in done.out) == (0, False, False)
+    made: Any = command("show", "tiny/0/12", "--json").json()
+    assert (made["promoted"], made["suppressed"]) == (None, None)
 
 
 def test_a_neuron_that_nobody_explained_says_so(command: Command, small: Workspace) -> None:

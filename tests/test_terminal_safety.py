@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from commands import Command, in_process
 
+from neuron_explainer.record_set import RecordSet
 from neuron_explainer.store import Folder
 from neuron_explainer.tokens import unescape
 from neuron_explainer.workspace import Workspace
@@ -110,6 +111,10 @@ def test_hostile_tokens_in_json_are_escaped_and_come_back(
         for token in record["tokens"]
     }
     assert set(HOSTILE) <= tokens
+    effects = [
+        (unescape(row["token"]), row["effect"]) for row in orjson.loads(done.out)["promoted"]
+    ]
+    assert tuple(effects) == RecordSet(hostile.data, "tiny", SITE).neuron(1).promoted
 
 
 def test_an_imported_explanation_cannot_control_the_terminal(
