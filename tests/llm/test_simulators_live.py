@@ -24,6 +24,8 @@ pytestmark = pytest.mark.enable_socket
 CAUSES = {"no-valid-number", "malformed-reply", "cut-short", "context-overflow"}
 SHORT = (b"<s>", b" Once", b" upon", b" a")
 Outcome = list[FloatArray] | str
+# With a vocabulary of 512 prompts are longer than estimated, so the examples are not left to it.
+ROOM = {"few_shot": 0}
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +70,10 @@ def _outcomes(
     [
         ("numbers", {}, 16),
         ("numbers", {"logprobs": False}, 3),
-        ("numbers", {"schema": False}, 3),
+        ("numbers", {"schema": False, **ROOM}, 3),
         ("numbers", {"dense": True}, 3),
         ("detection", {}, 3),
-        ("one-at-a-time", {}, 3),
+        ("one-at-a-time", ROOM, 3),
     ],
 )
 def test_neurons_simulated_at_once_end_in_values_or_in_a_cause(
@@ -97,7 +99,7 @@ def test_an_enforced_form_gives_numbers_that_can_be_read(url: str) -> None:
 
 def test_a_server_that_does_not_echo_is_refused_with_what_would_work(url: str) -> None:
     with pytest.raises(LLMError, match="use simulator one-at-a-time or numbers"):
-        _outcomes(url, "all-at-once", {}, SHORT, 1)
+        _outcomes(url, "all-at-once", ROOM, SHORT, 1)
 
 
 @pytest.mark.parametrize("name", ["numbers", "one-at-a-time", "detection"])
