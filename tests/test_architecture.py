@@ -33,7 +33,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     # parts that several implementations of one package share
     (
-        *("score.rows", "subjects.tokenizer", "subjects.sparse_formats", "simulate.asking"),
+        *(
+            "score.rows",
+            "score.bootstrap",
+            "subjects.tokenizer",
+            "subjects.sparse_formats",
+            "simulate.asking",
+        ),
         *("explain.asking", "explain.replies", "explain.shown"),
         *("simulate.rendering", "simulate.readings", "simulate.replies", "simulate.echo"),
     ),
@@ -59,7 +65,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "score.strata",
         "score.checks",
     ),
-    ("interchange.*",),
+    ("interchange.*", "compare.*"),
     ("terminal",),
     ("pipeline", "show"),
     ("commands.options", "commands.model_options", "commands.output"),
@@ -81,10 +87,12 @@ FREE = (
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),
     ("llm.*", "llm.*"),
+    ("compare.*", "compare.*"),  # one report, in several files
     ("score.summary", "score.stage"),
     ("score.checks", "score.strata"),
 )
-STAGES = ("collect", "explain", "simulate", "score", "interchange")
+STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare")
+READS = (("compare", "score"),)  # a stage that reads the tables of another
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device
@@ -139,6 +147,7 @@ def _may(importer: str, imported: str) -> bool:
         return False
     home, other = (module.partition(".")[0] for module in (importer, imported))
     strangers = home in STAGES and other in STAGES and home != other
+    strangers = strangers and (home, other) not in READS
     return not strangers or imported.endswith(".base")
 
 
@@ -238,5 +247,8 @@ def test_the_rules_catch_what_they_are_for() -> None:
     assert not _may("explain.lookup", "runner")  # upwards
     assert not _may("score.stage", "collect.corpus")  # stages
     assert not _may("interchange.openai_import", "score.stage")
+    assert not _may("compare.stage", "simulate.stage")
+    assert not _may("score.stage", "compare.stage")
+    assert _may("compare.stage", "score.stage")
     assert _may("simulate.stage", "runner")
     assert _may("score.panel", "score.correlation")

@@ -1,0 +1,1 @@
+"""Comparison of runs: paired statistics, nulls and references, and a report with plots."""
