@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what everybody may use, and the protocols
     (
         *("store", "parquet", "schemas", "splits", "activations", "tokens", "token_gain"),
+        *("histogram",),
         *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
         *("conversation",),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),

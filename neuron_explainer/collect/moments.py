@@ -7,13 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Bin 0 holds activations <= 0; bin i > 0 those up to HISTOGRAM_EDGES[i - 1], half an octave each.
-# Smaller positive values fall in bin 1, larger ones in the last.
-_LOWEST_EXPONENT = -16
-_BINS = 64
-HISTOGRAM_EDGES: NDArray[np.float64] = np.array(
-    [2.0 ** (_LOWEST_EXPONENT + step // 2) * (1.5 if step % 2 else 1.0) for step in range(_BINS)]
-)
+from neuron_explainer.histogram import HISTOGRAM_EDGES, LOWEST_EXPONENT
+
+_LOWEST_EXPONENT, _BINS = LOWEST_EXPONENT, len(HISTOGRAM_EDGES)
 _SMALLEST_VARIANCE = 1e-16  # fourth powers of what varies less are lost to single precision
 _FIRST_HALF_OCTAVE = 2 * (127 + _LOWEST_EXPONENT)  # what bin 1 ends with
 _CHUNK_ELEMENTS = 1 << 17  # of float32: the working set stays in the cache

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from neuron_explainer.collect.bands import QUANTILES
-from neuron_explainer.collect.moments import HISTOGRAM_EDGES
 from neuron_explainer.collect.stage import collect
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import CorpusError, RunMismatch, SubjectError, WorkspaceError
+from neuron_explainer.histogram import HISTOGRAM_EDGES
 from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.records import NeuronRecord
 from neuron_explainer.splits import assign_splits

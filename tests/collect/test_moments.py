@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import stats
 
-from neuron_explainer.collect.moments import HISTOGRAM_EDGES, MomentAccumulator, Moments
+from neuron_explainer.collect.moments import MomentAccumulator, Moments
+from neuron_explainer.histogram import HISTOGRAM_EDGES
 
 Floats = NDArray[np.float32]
 
