@@ -70,6 +70,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("terminal",),
     ("pipeline", "show"),
     ("commands.options", "commands.model_options", "commands.output"),
+    ("commands.neuronpedia_options",),
     ("commands.*",),
     ("cli",),
     ("__main__",),

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from neuron_explainer import workspace
+from neuron_explainer.commands import neuronpedia_options as neuronpedia_option
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 
@@ -57,3 +58,46 @@ def export_openai(
     output.show(
         {"written": done.written} if as_json else [f"{done.written:,} files in {to}"], as_json
     )
+
+
+@export_app.command("neuronpedia")
+def export_neuronpedia(
+    name: option.RunArgument,
+    to: option.ExportFolder,
+    model_id: neuronpedia_option.ModelId,
+    source: neuronpedia_option.SourceId,
+    site: neuronpedia_option.OneSite = None,
+    simulator: neuronpedia_option.NotedSimulator = None,
+    all_neurons: option.AllNeurons = False,
+    creator: neuronpedia_option.Creator = "neuron-explainer",
+    created_at: neuronpedia_option.CreatedAt = neuronpedia_option.NO_CLOCK,
+    release: neuronpedia_option.Release = None,
+    explanation_type: neuronpedia_option.ExplanationType = None,
+    explanation_model: neuronpedia_option.ExplanationModel = None,
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Write a site of a run in Neuronpedia's export layout.
+
+    Example: neuron-explainer export neuronpedia tiny-token-lookup --site blocks.0.mlp.hook_post
+    --model-id tiny --source 0-mlp-neurons-acme --to published
+    """
+    from neuron_explainer.interchange import neuronpedia_export
+
+    settings = neuronpedia_export.ExportSettings(
+        model_id,
+        source,
+        site,
+        simulator,
+        all_neurons,
+        creator,
+        created_at,
+        release,
+        explanation_type,
+        explanation_model,
+    )
+    done = neuronpedia_export.export_run(workspace.find(folder).root, name, settings, to)
+    report = {"to": str(done.to), **done.rows, "failures": len(done.failures)}
+    rows = ", ".join(f"{count:,} {part}" for part, count in done.rows.items())
+    output.show(report if as_json else [f"{rows} in {done.to}"], as_json)
+    output.list_failures(done.failures)

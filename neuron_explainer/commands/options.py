@@ -115,6 +115,9 @@ ImportName = Annotated[
     str, typer.Option("--name", metavar="NAME", help="The subject's, or the run's, name here.")
 ]
 ExportFolder = Annotated[Path, typer.Option(metavar="DIR", help="A folder to write to.")]
+AllNeurons = Annotated[
+    bool, typer.Option("--all-neurons", help="All of the site, not only those of the run.")
+]
 ExportSimulator = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Whose simulations; default: imported, else token-lookup."),

@@ -150,7 +150,7 @@ def _decoder(hint: Hint) -> Decode:
         return partial(_one_of, arguments)
     if origin is tuple:
         return _list_decoder(arguments[0])
-    return {int: _integer, float: _number, str: _text}[hint]
+    return {int: _integer, float: _number, str: _text, bool: _truth}[hint]
 
 
 def _list_decoder(item: Hint) -> Decode:
@@ -178,8 +178,12 @@ def _list(inner: Decode, value: Json, where: Where) -> tuple[object, ...]:
 
 
 def _numbers(inner: Decode, value: Json, where: Where) -> tuple[object, ...]:
-    if isinstance(value, list) and set(map(type, value)) == {float}:
-        return tuple(value)  # nearly always, and much faster
+    if isinstance(value, list):  # nearly always one of these, which are much faster
+        kinds = set(map(type, value))
+        if kinds == {float}:
+            return tuple(value)
+        if kinds == {float, int} and max(map(abs, value)) <= 1 << 53:
+            return tuple(map(float, value))
     return _list(inner, value, where)
 
 
@@ -202,6 +206,12 @@ def _text(value: Json, where: Where) -> str:
     except UnicodeEncodeError:
         _fail(where, "it holds half a surrogate pair, which is no text")
     return text
+
+
+def _truth(value: Json, where: Where) -> bool:
+    if not isinstance(value, bool):
+        _fail(where, f"expected true or false, not {_brief(value)}")
+    return value
 
 
 def _integer(value: Json, where: Where) -> int:
