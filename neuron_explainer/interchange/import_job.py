@@ -4,7 +4,8 @@ What is imported under a name stays: importing other files under it is refused, 
 again changes nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,18 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
+from neuron_explainer.errors import ConfigError
 from neuron_explainer.interchange.columns import widen
 from neuron_explainer.interchange.sequences import SequenceWriter, writing_corpus
-from neuron_explainer.interchange.source import Source, site_of
 from neuron_explainer.records import Failure, NeuronId
 from neuron_explainer.runner import failure_table
 from neuron_explainer.store import Folder, Shard, locked
 
 Content = TypeVar("Content")
+Content_co = TypeVar("Content_co", covariant=True)
 Given_contra = TypeVar("Given_contra", contravariant=True)
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 MOST_NUMBERS = 1 << 25  # in memory: a shard that holds more is cut in two
 
 
@@ -36,6 +39,23 @@ class ImportResult:
     ignored: tuple[str, ...]  # names in the folder that are no {layer}/{neuron}, and links
 
 
+Fault = tuple[str, str]  # cause and message of a failure
+
+
+class Reading(Protocol[Content_co]):
+    """Where neurons come from."""
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What lies there and is not read."""
+
+    def shards(self, site: str) -> Iterator[tuple[Shard, list[int]]]:
+        """The shards of a site that hold any neuron, and the neurons in them."""
+
+    def read(self, subject: str, site: str, neuron: int) -> Content_co | Failure:
+        """What there is of a neuron, or why it cannot be had."""
+
+
 class Rows(Protocol[Given_contra]):
     """Takes in one neuron after another and makes tables of them."""
 
@@ -43,8 +63,8 @@ class Rows(Protocol[Given_contra]):
     def size(self) -> int:
         """How many numbers are held."""
 
-    def add(self, neuron: int, content: Given_contra, /) -> str | None:
-        """Add a neuron. Returns why it has no result, if it has none."""
+    def add(self, neuron: int, content: Given_contra, /) -> Iterable[Fault]:
+        """Add a neuron. Returns what of it could not be had."""
 
     def tables(self) -> Mapping[str, Mapping[str, pa.Table]]:
         """The tables by destination and name."""
@@ -76,10 +96,10 @@ class Job(Generic[Content]):
     """One import."""
 
     name: str
-    source: Source[Content]
+    source: Reading[Content]
     config: Mapping[str, Any]
     corpus: Place
-    layers: Mapping[int, Mapping[str, Place]]  # layer → destination → place
+    sites: Mapping[str, Mapping[str, Place]]  # site → destination → place
     rows: Callable[[SequenceWriter], Rows[Content]]
     failures_go: str  # the destination of failures
 
@@ -90,14 +110,14 @@ class Job(Generic[Content]):
                 held.enter_context(locked(folder))
             if not self._begin():
                 with writing_corpus(self.corpus.folder) as sequences:
-                    for layer in self.layers:
-                        self._import(layer, sequences)
+                    for site in self.sites:
+                        self._import(site, sequences)
                 for place in self._places():
                     place.folder.update({"complete": True, **(place.about or {})})
             return self._result()
 
     def _places(self) -> list[Place]:
-        return [place for places in self.layers.values() for place in places.values()]
+        return [place for places in self.sites.values() for place in places.values()]
 
     def _begin(self) -> bool:
         """Whether all is there. If not, every folder is begun anew, for sequences are renumbered.
@@ -115,9 +135,9 @@ class Job(Generic[Content]):
             place.folder.update({"complete": False, "shards": {}})
         return False
 
-    def _import(self, layer: int, sequences: SequenceWriter) -> None:
-        places = self.layers[layer]
-        for shard, rows, failures in self._pieces(layer, sequences):
+    def _import(self, site: str, sequences: SequenceWriter) -> None:
+        places = self.sites[site]
+        for shard, rows, failures in self._pieces(site, sequences):
             for destination, tables in rows.tables().items():
                 places[destination].write(shard, tables)
             if failures:
@@ -127,38 +147,52 @@ class Job(Generic[Content]):
                 widen(place.folder, place.prefix + table)
 
     def _pieces(
-        self, layer: int, sequences: SequenceWriter
+        self, site: str, sequences: SequenceWriter
     ) -> Iterator[tuple[Shard, Rows[Content], list[Failure]]]:
-        """The shards of a layer, those too large for memory in several pieces."""
-        for shard, neurons in self.source.shards(layer):
+        """The shards of a site, those too large for memory in several pieces."""
+        for shard, neurons in self.source.shards(site):
             start, rows, failures = shard.start, self.rows(sequences), list[Failure]()
             for neuron in neurons:
-                failures += self._add(rows, layer, neuron)
+                failures += self._add(rows, NeuronId(self.name, site, neuron))
                 if rows.size > MOST_NUMBERS and neuron != neurons[-1]:
                     yield Shard(start, neuron + 1), rows, failures
                     start, rows, failures = neuron + 1, self.rows(sequences), []
             yield Shard(start, shard.stop), rows, failures
 
-    def _add(self, rows: Rows[Content], layer: int, neuron: int) -> Iterator[Failure]:
-        content = self.source.read(self.name, layer, neuron)
+    def _add(self, rows: Rows[Content], neuron: NeuronId) -> Iterator[Failure]:
+        content = self.source.read(self.name, neuron.site, neuron.index)
         if isinstance(content, Failure):
             yield content
             return
-        cause = rows.add(neuron, content)
-        if cause is not None:
-            identity = NeuronId(self.name, site_of(layer), neuron)
-            yield Failure(identity, "import", cause, f"{layer}/{neuron}: {cause}")
+        for cause, message in rows.add(neuron.index, content):
+            yield Failure(neuron, "import", cause, message)
 
     def _result(self) -> ImportResult:
         failures = [
             failure
-            for layer, places in self.layers.items()
-            for failure in places[self.failures_go].failures(self.name, site_of(layer))
+            for site, places in self.sites.items()
+            for failure in places[self.failures_go].failures(self.name, site)
         ]
+        imported = sum(len(self._imported(places)) for places in self.sites.values())
         return ImportResult(
-            self.name,
-            tuple(map(site_of, self.layers)),
-            self.source.count - len(failures),
-            tuple(failures),
-            self.source.ignored,
+            self.name, tuple(self.sites), imported, tuple(failures), self.source.ignored
         )
+
+    def _imported(self, places: Mapping[str, Place]) -> set[int]:
+        """The neurons of a site of which there is something."""
+        return {
+            neuron
+            for place in places.values()
+            for table in ("records", "neurons", "explanations")
+            for _, file in place.folder.shards(place.prefix + table)
+            for neuron in place.folder.read(file, ["neuron"])["neuron"].to_pylist()
+        }
+
+
+def check_name(name: str) -> str:
+    """`name` of an import, which becomes that of folders. Raises ConfigError."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"'{name}' cannot be the name of an import: use letters, digits, '.', '_' and '-'"
+        )
+    return name

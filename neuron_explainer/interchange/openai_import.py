@@ -4,32 +4,34 @@
 sets that they are scored on.
 """
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from neuron_explainer.errors import ConfigError, DataError
-from neuron_explainer.interchange.import_job import ImportResult, Job, Place
+from neuron_explainer.errors import DataError
+from neuron_explainer.interchange.import_job import ImportResult, Job, Place, check_name
 from neuron_explainer.interchange.openai import NeuronRecord, NeuronSimulationResults, load_as
 from neuron_explainer.interchange.openai_records import NeuronRecordRows, check_record
 from neuron_explainer.interchange.openai_results import IMPORTED, ResultRows, check_results
 from neuron_explainer.interchange.source import (
+    MLP_NEURONS,
     Source,
     check_identity,
     open_source,
-    site_of,
     suffixes,
 )
 from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace
 
 _COMMAND = "neuron-explainer import openai"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def import_source(
-    workspace: Workspace, source: Path, name: str, neurons: Collection[int] | None = None
+    workspace: Workspace,
+    source: Path,
+    name: str,
+    neurons: Collection[int] | None = None,
+    sites: str = MLP_NEURONS,
 ) -> ImportResult:
     """Records or explanations, by the names of the files: `.json` or `.jsonl`.
 
@@ -37,30 +39,34 @@ def import_source(
     """
     kinds = suffixes(source) & {".json", ".jsonl"}
     if kinds == {".json"}:
-        return import_records(source, workspace.data, name, neurons)
+        return import_records(source, workspace.data, name, neurons, sites)
     if kinds == {".jsonl"}:
-        return import_explanations(source, workspace.root, name, neurons)
+        return import_explanations(source, workspace.root, name, neurons, sites)
     found = "both records and explanations" if kinds else "neither records nor explanations"
     raise DataError(f"{source} holds {found}: give a folder of LAYER/NEURON.json or .jsonl files")
 
 
 def import_records(
-    source: Path, data: Path, name: str, neurons: Collection[int] | None = None
+    source: Path,
+    data: Path,
+    name: str,
+    neurons: Collection[int] | None = None,
+    sites: str = MLP_NEURONS,
 ) -> ImportResult:
     """`{layer}/{neuron}.json` files, or one, as record sets `data/<name>/blocks.*.mlp.hook_post/`.
 
-    `neurons` are the ones to import of every layer, by default all. In a folder a file at fault
+    `neurons` are the ones to import of every layer, by default all; `sites` names the site of
+    `{layer}` where the files are not about MLP neurons. In a folder a file at fault
     becomes a Failure; a single one is a DataError. Raises DataError, ConfigError, RunMismatch.
     """
-    home = data / _checked(name)
-    files = open_source(source, ".json", _record, _identity_of_record, neurons)
-    sites = _record_sets(home, files)
+    home = data / check_name(name)
+    files = open_source(source, ".json", _record, _identity_of_record, neurons, sites)
     job = Job(
         name,
         files,
         _config("records", files),
         _corpus(home),
-        {layer: {"data": place} for layer, place in sites.items()},
+        {site: {"data": place} for site, place in _record_sets(home, files).items()},
         NeuronRecordRows,
         "data",
     )
@@ -68,7 +74,11 @@ def import_records(
 
 
 def import_explanations(
-    source: Path, root: Path, name: str, neurons: Collection[int] | None = None
+    source: Path,
+    root: Path,
+    name: str,
+    neurons: Collection[int] | None = None,
+    sites: str = MLP_NEURONS,
 ) -> ImportResult:
     """`{layer}/{neuron}.jsonl` files, or one, as run `name` of the workspace at `root`.
 
@@ -78,8 +88,8 @@ def import_explanations(
     `import_records`.
     """
     workspace = Workspace(root)
-    home = workspace.data / _checked(name)
-    files = open_source(source, ".jsonl", _results, _identity_of_results, neurons)
+    home = workspace.data / check_name(name)
+    files = open_source(source, ".jsonl", _results, _identity_of_results, neurons, sites)
     run = Folder(workspace.explanations / name, _COMMAND)
     scoring = Folder(workspace.scoring / name / IMPORTED, _COMMAND)
     about = {"subject": name, "run": name}
@@ -89,25 +99,17 @@ def import_explanations(
         _config("explanations", files),
         _corpus(home),
         {
-            layer: {
+            site: {
                 "data": place,
-                "explanations": Place(run, about | {"explainer": IMPORTED}, f"{site_of(layer)}/"),
-                "scoring": Place(scoring, about | {"simulator": IMPORTED}, f"{site_of(layer)}/"),
+                "explanations": Place(run, about | {"explainer": IMPORTED}, f"{site}/"),
+                "scoring": Place(scoring, about | {"simulator": IMPORTED}, f"{site}/"),
             }
-            for layer, place in _record_sets(home, files).items()
+            for site, place in _record_sets(home, files).items()
         },
         ResultRows,
         "explanations",
     )
     return job.run([home, run.path, scoring.path])
-
-
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"'{name}' cannot be the name of an import: use letters, digits, '.', '_' and '-'"
-        )
-    return name
 
 
 def _config(kind: str, files: Source[Any]) -> dict[str, Any]:
@@ -118,16 +120,16 @@ def _corpus(home: Path) -> Place:
     return Place(Folder(home / "corpus", _COMMAND), {"excludes_first": False})
 
 
-def _record_sets(home: Path, files: Source[Any]) -> dict[int, Place]:
+def _record_sets(home: Path, files: Source[Any]) -> dict[str, Place]:
     return {
-        layer: Place(
-            Folder(home / site_of(layer), _COMMAND),
+        site: Place(
+            Folder(home / site, _COMMAND),
             # random records are uniform over excerpts, as the data set's description has it
-            {"site": site_of(layer), "random": "uniform"},
+            {"site": site, "random": "uniform"},
             "",
-            {"width": files.width(layer)},
+            {"width": files.width(site)},
         )
-        for layer in files.files
+        for site in files.files
     }
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from neuron_explainer import schemas
 from neuron_explainer.errors import DataError
 from neuron_explainer.interchange.columns import ListColumn
+from neuron_explainer.interchange.import_job import Fault
 from neuron_explainer.interchange.openai import ActivationRecord, NeuronRecord
 from neuron_explainer.interchange.sequences import SequenceWriter
 from neuron_explainer.records import Kind, Split
@@ -117,7 +118,7 @@ class NeuronRecordRows:
         """How many numbers are held."""
         return self._records.size
 
-    def add(self, neuron: int, record: NeuronRecord) -> str | None:
+    def add(self, neuron: int, record: NeuronRecord) -> tuple[Fault, ...]:
         """Add a neuron, larger than those before."""
         top, random = record.most_positive_activation_records, record.random_sample
         top_splits, random_splits = _splits(top, len(random))
@@ -128,7 +129,7 @@ class NeuronRecordRows:
         self._neurons.append(_statistics(neuron, record))
         bands = record.random_sample_by_quantile
         self._published.append({"neuron": neuron, "bands": None if bands is None else len(bands)})
-        return None
+        return ()
 
     def _add_records(
         self,

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from neuron_explainer import schemas
 from neuron_explainer.interchange.columns import ListColumn, NestedColumn
+from neuron_explainer.interchange.import_job import Fault
 from neuron_explainer.interchange.openai import (
     NeuronSimulationResults,
     ScoredSequenceSimulation,
@@ -88,11 +89,12 @@ class ResultRows:
         """How many numbers are held."""
         return self._published_simulations.size
 
-    def add(self, neuron: int, results: NeuronSimulationResults) -> str | None:
+    def add(self, neuron: int, results: NeuronSimulationResults) -> tuple[Fault, ...]:
         """Add a neuron, larger than those before. Returns why it has no explanation, if so."""
         if not results.scored_explanations:
             self._published.append({"neuron": neuron})
-            return "no-explanation"
+            layer = results.neuron_id.layer_index
+            return (("no-explanation", f"{layer}/{neuron}: no-explanation"),)
         first, *others = results.scored_explanations
         self._explanations.append(
             {"neuron": neuron, "explainer": IMPORTED, "text": first.explanation}
@@ -104,7 +106,7 @@ class ResultRows:
         self._add_simulations(neuron, first.scored_simulation.scored_sequence_simulations)
         for place, explanation in enumerate(results.scored_explanations):
             self._add_published(neuron, place, explanation.scored_simulation)
-        return None
+        return ()
 
     def _add_simulations(self, neuron: int, scored: Sequence[ScoredSequenceSimulation]) -> None:
         for position, sequence in enumerate(scored):

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
-from neuron_explainer.errors import DataError, NeuronFailure
+from neuron_explainer.errors import ConfigError, DataError, NeuronFailure
 from neuron_explainer.records import Failure, NeuronId
 from neuron_explainer.store import SHARD_SIZE, Shard
 from neuron_explainer.tokens import readable
@@ -30,9 +30,27 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,7}")
 _CHUNK = 1 << 20
 
 
-def site_of(layer: int) -> str:
-    """The MLP neurons of a layer."""
-    return f"blocks.{layer}.mlp.hook_post"
+MLP_NEURONS = "blocks.{layer}.mlp.hook_post"
+_SITES = re.compile(r"blocks\.\{layer\}(\.[a-z_0-9]+)+(/(?!\.)[A-Za-z0-9._-]+)?")
+
+
+def check_sites(sites: str) -> str:
+    """`sites` names the site of each `{layer}`. Raises ConfigError when it does not."""
+    if not _SITES.fullmatch(sites):
+        raise ConfigError(
+            f"'{sites}' does not name sites: write {{layer}} for the layer, such as {MLP_NEURONS}"
+        )
+    return sites
+
+
+def site_of(layer: int, sites: str = MLP_NEURONS) -> str:
+    """The site of a layer, by default its MLP neurons."""
+    return sites.format(layer=layer)
+
+
+def layer_of(site: str) -> int:
+    """The layer that a site is in."""
+    return int(site.split(".")[1])
 
 
 def check_identity(name: str, found: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -47,24 +65,22 @@ def check_identity(name: str, found: tuple[int, int], expected: tuple[int, int])
 class Source(Generic[Content]):
     """The files to import. `load` makes one file's content, or raises DataError."""
 
-    files: dict[int, dict[int, Path]]  # layer → neuron → file, both ascending
+    files: dict[str, dict[int, Path]]  # site → neuron → file, both ascending
     ignored: tuple[str, ...]  # names that are no {layer}/{neuron}, and links
     load: Callable[[bytes, str, int, int], Content]  # data, how to call it, layer, neuron
     single: bool  # one file was asked for: what is wrong with it is an error
 
-    def width(self, layer: int) -> int:
+    def width(self, site: str) -> int:
         """One more than the largest neuron: how many there really are is not in the files."""
-        return max(self.files[layer]) + 1
+        return max(self.files[site]) + 1
 
-    def shards(self, layer: int) -> Iterator[tuple[Shard, list[int]]]:
-        """The shards of a layer that hold any neuron, and the neurons in them."""
-        for number, members in groupby(self.files[layer], lambda neuron: neuron // SHARD_SIZE):
-            start = number * SHARD_SIZE
-            yield Shard(start, min(start + SHARD_SIZE, self.width(layer))), list(members)
+    def shards(self, site: str) -> Iterator[tuple[Shard, list[int]]]:
+        """The shards of a site that hold any neuron, and the neurons in them."""
+        return cut(self.files[site])
 
-    def read(self, subject: str, layer: int, neuron: int) -> Content | Failure:
+    def read(self, subject: str, site: str, neuron: int) -> Content | Failure:
         """The content of one file, or why there is none. Raises DataError for a single file."""
-        path = self.files[layer][neuron]
+        path, layer = self.files[site][neuron], layer_of(site)
         # without the folder: what is stored must not depend on where the files lay
         name = str(path) if self.single else f"{layer}/{path.name}"
         try:
@@ -75,14 +91,14 @@ class Source(Generic[Content]):
             cause, message = "malformed", str(error)
         if self.single:
             raise DataError(message)
-        return Failure(NeuronId(subject, site_of(layer), neuron), "import", cause, message)
+        return Failure(NeuronId(subject, site, neuron), "import", cause, message)
 
     def digest(self) -> str:
         """SHA-256 over all files: what is imported under a name is what was before."""
         whole = hashlib.sha256()
-        for layer, files in self.files.items():
+        for site, files in self.files.items():
             for neuron, path in files.items():
-                whole.update(f"{layer}/{neuron} {_digest(path)}\n".encode())
+                whole.update(f"{layer_of(site)}/{neuron} {file_digest(path)}\n".encode())
         return whole.hexdigest()
 
     @property
@@ -91,21 +107,31 @@ class Source(Generic[Content]):
         return sum(map(len, self.files.values()))
 
 
+def cut(neurons: Collection[int]) -> Iterator[tuple[Shard, list[int]]]:
+    """The shards that hold any of `neurons`, which ascend, and the neurons in them."""
+    stop = max(neurons) + 1
+    for number, members in groupby(neurons, lambda neuron: neuron // SHARD_SIZE):
+        start = number * SHARD_SIZE
+        yield Shard(start, min(start + SHARD_SIZE, stop)), list(members)
+
+
 def open_source(
     path: Path,
     suffix: str,
     load: Callable[[bytes, str, int, int], Content],
     identify: Callable[[bytes, str], tuple[int, int]],
     neurons: Collection[int] | None = None,
+    sites: str = MLP_NEURONS,
 ) -> Source[Content]:
     """The files at `path`, a folder of `{layer}/{neuron}{suffix}` or one such file.
 
     `identify` says the layer and neuron that a single file is about; its name does not matter.
-    `neurons` are the ones to import, by default all. Raises DataError when there are none.
+    `neurons` are the ones to import, by default all; `sites` what each layer's files are about.
+    Raises DataError when there are none.
     """
     if path.is_file():
         layer, neuron = _identity(identify, path)
-        return Source({layer: {neuron: path}}, (), load, single=True)
+        return Source({site_of(layer, sites): {neuron: path}}, (), load, single=True)
     if not path.is_dir():
         raise DataError(f"{path} does not exist; give a file or a folder of LAYER/NEURON{suffix}")
     files, ignored = _find(path, suffix)
@@ -113,11 +139,11 @@ def open_source(
         layer: {neuron: found[neuron] for neuron in sorted(found) if _chosen(neuron, neurons)}
         for layer, found in sorted(files.items())
     }
-    chosen = {layer: found for layer, found in chosen.items() if found}
-    if not chosen:
+    named = {site_of(layer, sites): found for layer, found in chosen.items() if found}
+    if not named:
         which = "" if neurons is None else " of the neurons asked for"
         raise DataError(f"{path} holds no LAYER/NEURON{suffix}{which}, such as 0/12{suffix}")
-    return Source(chosen, tuple(sorted(ignored)), load, single=False)
+    return Source(named, tuple(sorted(ignored)), load, single=False)
 
 
 def suffixes(path: Path) -> set[str]:
@@ -214,7 +240,8 @@ def _opened(path: Path, follow: bool) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; of what cannot be read, that of nothing."""
     content = hashlib.sha256()
     with suppress(OSError), path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > LARGEST_FILE:
