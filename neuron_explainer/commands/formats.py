@@ -1,6 +1,7 @@
 """The commands that read and write published formats: `import` and `export`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -9,8 +10,18 @@ from neuron_explainer.commands import neuronpedia_options as neuronpedia_option
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 
+if TYPE_CHECKING:
+    from neuron_explainer.interchange.import_job import ImportResult
+
 import_app = typer.Typer(help="Read published formats.", no_args_is_help=True)
 export_app = typer.Typer(help="Write published formats.", no_args_is_help=True)
+
+
+def _show_import(done: "ImportResult", as_json: bool) -> None:
+    report = {"name": done.name, "imported": done.imported, "failures": len(done.failures)}
+    line = f"{done.name}: {done.imported:,} neurons imported ({', '.join(done.sites)})"
+    output.show({**report, "sites": done.sites} if as_json else [line], as_json)
+    output.list_failures(done.failures)
 
 
 @import_app.command("openai")
@@ -30,9 +41,31 @@ def import_openai(
 
     chosen = None if neurons is None else parse_neurons(neurons, sys.maxsize)
     done = openai_import.import_source(workspace.find(folder), source, name, chosen)
-    report = {"name": name, "imported": done.imported, "failures": len(done.failures)}
-    output.show(report if as_json else [f"{name}: {done.imported:,} neurons imported"], as_json)
-    output.list_failures(done.failures)
+    _show_import(done, as_json)
+
+
+@import_app.command("neuronpedia")
+def import_neuronpedia(
+    source: option.NeuronpediaSource,
+    name: option.ImportName,
+    neurons: option.NeuronsOption = None,
+    site: option.NamedSite = None,
+    bos_first: option.BosFirst = False,
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Read a source in Neuronpedia's export layout: features, activations, explanations.
+
+    Example: neuron-explainer import neuronpedia v1/gpt2-small/6-res-jb --name gpt2-res-jb
+    """
+    from neuron_explainer.interchange import neuronpedia_import
+    from neuron_explainer.runner import parse_neurons
+
+    chosen = None if neurons is None else set(parse_neurons(neurons, sys.maxsize))
+    done = neuronpedia_import.import_source(
+        workspace.find(folder), source, name, chosen, site, bos_first
+    )
+    _show_import(done, as_json)
 
 
 @export_app.command("openai")

@@ -111,6 +111,16 @@ PlainOption = Annotated[bool, typer.Option("--plain", help="Without colour: [tok
 PublishedSource = Annotated[
     Path, typer.Argument(metavar="SOURCE", help="A folder {layer}/{neuron}.json or .jsonl.")
 ]
+NeuronpediaSource = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="A folder v1/MODEL/SOURCE, or one batch file.")
+]
+NamedSite = Annotated[
+    str | None,
+    typer.Option("--site", metavar="SITE", help="What the files are about; default: found out."),
+]
+BosFirst = Annotated[
+    bool, typer.Option("--bos-first", help="The first token of each sequence is not scored.")
+]
 ImportName = Annotated[
     str, typer.Option("--name", metavar="NAME", help="The subject's, or the run's, name here.")
 ]

@@ -77,7 +77,7 @@ class Place:
     folder: Folder
     config: Mapping[str, Any]
     prefix: str = ""
-    about: Mapping[str, Any] | None = None  # for the manifest, once complete
+    about: Mapping[str, Any] | None = None  # for the manifest
 
     def write(self, shard: Shard, tables: Mapping[str, pa.Table]) -> None:
         """Write tables of a shard by name."""
@@ -113,7 +113,7 @@ class Job(Generic[Content]):
                     for site in self.sites:
                         self._import(site, sequences)
                 for place in self._places():
-                    place.folder.update({"complete": True, **(place.about or {})})
+                    place.folder.update({"complete": True})
             return self._result()
 
     def _places(self) -> list[Place]:
@@ -132,7 +132,7 @@ class Job(Generic[Content]):
             return True
         for place in places:
             place.folder.open({**self.config, **place.config})
-            place.folder.update({"complete": False, "shards": {}})
+            place.folder.update({"complete": False, "shards": {}, **(place.about or {})})
         return False
 
     def _import(self, site: str, sequences: SequenceWriter) -> None:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from neuron_explainer.errors import DataError
 from neuron_explainer.store import replacing
 
-LONGEST_LINE = 16 << 20  # bytes
+LONGEST_LINE = 4 << 20  # bytes; a record of 1,024 tokens takes some 20,000
 LARGEST_RATIO = 300  # of unpacked to packed; texts stay far below
 SMALL = 64 << 20  # bytes that may be unpacked at any ratio
 _CHUNK = 1 << 20

@@ -20,6 +20,12 @@ PARTS = (FEATURES, ACTIVATIONS, EXPLANATIONS)
 TOP_GROUP = -1.0  # binMin and binContains of the top records
 # the share of all excerpts in each of our quantile bands, lowest first
 BAND_SHARES = (0.5, 0.4, 0.09, 0.009, 0.001)
+EXPLAINERS = {  # our explainers, and the explanation type of their method there
+    "token-activation": "oai_token-act-pair",
+    "attention-head": "oai_attention-head",
+    "max-act-logits": "np_max-act-logits",
+    "highlight": "eleuther_acts_top20",
+}
 MOST_TOKENS = 16_384  # in one activation record
 LONGEST_TOKEN = 4_096  # characters
 RESERVED = "neurons"  # their own MLP neurons, in sources without a name: a bare "6"

@@ -14,6 +14,7 @@ from neuron_explainer.errors import ConfigError, DataError, NeuronFailure
 from neuron_explainer.interchange import json_lines
 from neuron_explainer.interchange.neuronpedia import (
     ACTIVATIONS,
+    EXPLAINERS,
     EXPLANATIONS,
     FEATURES,
     PARTS,
@@ -31,12 +32,6 @@ from neuron_explainer.workspace import Workspace
 SMALLEST_BATCH = 1024  # features
 MOST_FILES = 999  # in a folder
 NO_CLOCK = "1970-01-01T00:00:00.000Z"  # so that the same run gives the same bytes
-_KINDS = {  # our explainers by the name that their method has there
-    "token-activation": "oai_token-act-pair",
-    "attention-head": "oai_attention-head",
-    "max-act-logits": "np_max-act-logits",
-    "highlight": "eleuther_acts_top20",
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ class SiteOfRun:
         found = {}
         for _, file in self.run.folder.shards(f"{self.site}/explanations"):
             for index, explanation in self.run.explanations(self.site, file).items():
-                kind = self.settings.explanation_type or _KINDS.get(explanation.explainer)
+                kind = self.settings.explanation_type or EXPLAINERS.get(explanation.explainer)
                 found[index] = Described(explanation.text, kind, model, notes.get(index))
         return found
 

@@ -17,10 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from neuron_explainer import schemas
+from neuron_explainer.errors import DataError
 from neuron_explainer.record_set import SEQUENCES
 from neuron_explainer.store import Folder, replacing
 from neuron_explainer.tokens import escape
 
+MOST_DISTINCT = 1 << 20  # tokens; the largest vocabularies have a quarter of that
 _BLOCK = 4096  # sequences in one block of the file
 
 
@@ -60,6 +62,8 @@ class SequenceWriter:
     def number(self, tokens: Sequence[str], occurrence: int = 0) -> int:
         """The position of a sequence in the corpus: for each `occurrence` another one."""
         ids = array("i", [self._vocabulary.setdefault(t, len(self._vocabulary)) for t in tokens])
+        if len(self._vocabulary) > MOST_DISTINCT:
+            raise DataError(f"field tokens: over {MOST_DISTINCT:,} different ones: no vocabulary")
         salt = occurrence.to_bytes(8, "little")
         digest = hashlib.blake2b(ids.tobytes(), digest_size=16, salt=salt).digest()
         known = self._numbers.get(digest)

@@ -32,6 +32,7 @@ _CHUNK = 1 << 20
 
 MLP_NEURONS = "blocks.{layer}.mlp.hook_post"
 _SITES = re.compile(r"blocks\.\{layer\}(\.[a-z_0-9]+)+(/(?!\.)[A-Za-z0-9._-]+)?")
+_SITE = re.compile(r"blocks\.[0-9]{1,4}(\.[a-z_0-9]+)+(/(?!\.)[A-Za-z0-9._-]+)?")
 
 
 def check_sites(sites: str) -> str:
@@ -41,6 +42,13 @@ def check_sites(sites: str) -> str:
             f"'{sites}' does not name sites: write {{layer}} for the layer, such as {MLP_NEURONS}"
         )
     return sites
+
+
+def check_site(site: str) -> str:
+    """`site`, which becomes the name of folders. Raises ConfigError."""
+    if not _SITE.fullmatch(site):
+        raise ConfigError(f"'{site}' is no site: write it such as blocks.6.hook_resid_post/res-jb")
+    return site
 
 
 def site_of(layer: int, sites: str = MLP_NEURONS) -> str:
