@@ -7,6 +7,11 @@ import pyarrow as pa
 import pytest
 
 from neuron_explainer import schemas
+from neuron_explainer.interchange.neuronpedia_records import (
+    PUBLISHED_ACTIVATIONS,
+    PUBLISHED_EXPLANATIONS,
+    PUBLISHED_FEATURES,
+)
 from neuron_explainer.interchange.openai_records import PUBLISHED_RECORDS
 from neuron_explainer.interchange.openai_results import (
     ALTERNATIVES,
@@ -55,3 +60,15 @@ def test_the_page_names_the_columns_that_only_imports_have(schema: pa.Schema) ->
     section = PAGE.split("\n## OpenAI")[1]
     for name in {*schema.names, *PUBLISHED_SIMULATIONS.names} - set(SCORES):
         assert f"`{name}`" in section, name
+
+
+def test_the_page_names_neuronpedias_tables_and_their_keys() -> None:
+    section = PAGE.split("\n## Neuronpedia")[1]
+    schemas_ = {
+        "published_features": PUBLISHED_FEATURES,
+        "published_activations": PUBLISHED_ACTIVATIONS,
+        "published_explanations": PUBLISHED_EXPLANATIONS,
+    }
+    for table, schema in schemas_.items():
+        keys = schema.names[: 1 + schema.names.index("rank")] if "rank" in schema.names else []
+        assert all(f"`{name}`" in section for name in (table, "neuron", *keys))
