@@ -86,6 +86,7 @@ class ModelSettings:
     base_url: str | None = None  # of a server that speaks OpenAI's protocol
     device: str = "cpu"  # of a local model
     dtype: str = "auto"
+    context: int | None = None  # tokens that the model takes, where its server does not tell
     max_cost: float | None = None  # US dollars, for the models that have a price
     max_tokens: int | None = None  # read and written
     concurrency: Annotated[int, 1] = 32  # requests at once, at most

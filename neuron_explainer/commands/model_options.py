@@ -29,6 +29,12 @@ LLMDevice = Annotated[
 LLMDtype = Annotated[
     str, typer.Option("--llm-dtype", metavar="TYPE", help="Of a local model's weights.")
 ]
+LLMContext = Annotated[
+    int | None,
+    typer.Option(
+        "--llm-context", metavar="N", help="Its context, if the server does not tell.", min=1
+    ),
+]
 
 _OPTIONS: dict[str, Any] = {  # in the order of the help; the names are those of ModelSettings
     "llm": LLMOption,
@@ -38,6 +44,7 @@ _OPTIONS: dict[str, Any] = {  # in the order of the help; the names are those of
     "concurrency": Concurrency,
     "device": LLMDevice,
     "dtype": LLMDtype,
+    "context": LLMContext,
 }
 
 

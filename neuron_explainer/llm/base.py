@@ -24,7 +24,10 @@ _INSTEAD: Mapping[Feature, str] = {
     "chat": "use a model with a chat template",
     "completions": "ask by chat messages, or serve the model where /v1/completions exists",
     "top_logprobs": "use simulator numbers or detection with --option logprobs=false",
-    "json_schema": "use simulator one-at-a-time or all-at-once, or a server that enforces schemas",
+    "json_schema": (
+        "use --option schema=false, simulator one-at-a-time or all-at-once, or a server that "
+        "enforces schemas"
+    ),
     "prompt_logprobs": (
         "use simulator one-at-a-time or numbers, or all-at-once with --llm local/PATH, vLLM, or "
         "llama-cpp-python started with logits_all"
@@ -161,6 +164,7 @@ class BackendSettings:
     timeout: float = 180.0  # seconds, for a whole request
     device: str = "cpu"
     dtype: str = "auto"
+    context: int | None = None  # tokens, where the server does not tell
     folder: Path | None = None  # where a batch keeps what it must remember
     gather: float = 2.0  # seconds without a new request, after which a batch is sent
     poll: float = 30.0  # seconds between two looks at a batch

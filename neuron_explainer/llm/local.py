@@ -62,6 +62,7 @@ class Local:
         parameters = inspect.signature(self.network.forward).parameters
         self._can_omit_logits = "logits_to_keep" in parameters
         self._source = model
+        self._most = settings.context
         self._lock = asyncio.Lock()
 
     async def capabilities(self) -> Capabilities:
@@ -79,7 +80,8 @@ class Local:
     def context(self) -> int | None:
         """How many tokens the model can read."""
         found = getattr(self.network.config, "max_position_embeddings", None)
-        return int(found) if found else None
+        told = [int(length) for length in (found, self._most) if length]
+        return min(told, default=None)
 
     async def complete(self, request: Request) -> Response:
         """The answer; cancelling stops it at the next token."""

@@ -16,7 +16,7 @@ import orjson
 
 from neuron_explainer.errors import LLMError, NeuronFailure
 from neuron_explainer.llm import wire
-from neuron_explainer.llm.base import BackendSettings, Capabilities, Request, Response
+from neuron_explainer.llm.base import BackendSettings, Capabilities, Request, Response, lacking
 from neuron_explainer.llm.failures import Lack, Transient, from_status, malformed
 
 Sent = TypeVar("Sent")
@@ -63,7 +63,7 @@ class OpenAI:
     async def capabilities(self) -> Capabilities:
         """All that the protocol has, with the context length where the server tells it."""
         if self._capabilities is None:
-            context = await self._context()
+            context = self._settings.context or await self._context()
             self._capabilities = Capabilities(True, True, 20, True, True, True, context)
         return self._capabilities
 
@@ -86,6 +86,8 @@ class OpenAI:
             if limit_name == "max_tokens" and "max_completion_tokens" in error.response.text:
                 self.limit_name = "max_completion_tokens"
                 return await self.complete(request)
+            if request.json_schema is not None and "response_format" in error.response.text:
+                raise lacking("json_schema", str(self)) from None
             raise self.status_error(error) from None
         try:
             return wire.answer(response, request, str(self), form)

@@ -28,7 +28,12 @@ async def opened(settings: ModelSettings, root: Path) -> AsyncIterator[Stack | N
     llm = open_llm(
         settings.llm,
         LLMSettings(
-            BackendSettings(settings.base_url, device=settings.device, dtype=settings.dtype),
+            BackendSettings(
+                settings.base_url,
+                device=settings.device,
+                dtype=settings.dtype,
+                context=settings.context,
+            ),
             cache=root / CACHE,
             prices=prices if prices.is_file() else None,
             caps=Caps(settings.max_cost, settings.max_tokens),

@@ -18,7 +18,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from neuron_explainer.llm.base import BackendSettings, Request, Response
+from neuron_explainer.errors import LLMError
+from neuron_explainer.llm.base import BackendSettings, Message, Request, Response
 from neuron_explainer.llm.compose import LLMSettings, open_llm
 from neuron_explainer.llm.local import Local
 
@@ -102,3 +103,9 @@ def starts(tokens: Sequence[str], offsets: Sequence[int] | None) -> Sequence[int
     if offsets is not None:
         return offsets
     return list(accumulate(map(len, tokens), initial=0))[:-1]
+
+
+def test_a_server_that_refuses_schemas_is_named_with_what_would_work(server: str) -> None:
+    request = Request((Message("user", "hi"),), 5, json_schema={"type": "object"})
+    with pytest.raises(LLMError, match=r"127\.0\.0\.1.* gives no json_schema; use .*schema=false"):
+        served(server, request)

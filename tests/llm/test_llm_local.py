@@ -109,6 +109,11 @@ def test_what_does_not_fit_is_refused_with_the_numbers(local: Local) -> None:
     assert caught.value.cause == "context-overflow"
 
 
+def test_a_smaller_context_can_be_given(assets: Path) -> None:
+    model = str(assets / "stories260K" / "hf")
+    assert Local(model, BackendSettings(context=100)).context == 100
+
+
 def test_what_it_cannot_do_is_refused_with_what_would_work(local: Local, assets: Path) -> None:
     with pytest.raises(LLMError, match="gives no json_schema; use simulator"):
         ask(local, replace(CHAT, json_schema={"type": "object"}))

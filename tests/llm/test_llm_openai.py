@@ -145,6 +145,17 @@ def test_the_server_tells_its_context_length(server: str) -> None:
     assert context >= 512
 
 
+def test_a_context_that_the_user_gives_goes_before_the_servers_word() -> None:
+    async def asked() -> int | None:
+        settings = BackendSettings("http://127.0.0.1:9/v1", context=300)
+        llm = open_llm("openai/stories", LLMSettings(settings), no_sleep)
+        capabilities = await llm.capabilities()  # nobody listens there
+        await llm.close()
+        return capabilities.context
+
+    assert asyncio.run(asked()) == 300
+
+
 def test_sixteen_at_once_equal_one_after_another(server: str) -> None:
     requests = [
         replace(CHAT, prompt=(Message("user", f"Tell of {name}"),), top_logprobs=5)
