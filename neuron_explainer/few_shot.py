@@ -6,11 +6,16 @@ One TOML file a neuron in `prompts/few-shot/`, shown in the order of the files' 
     label = "…"                   the same in a few words
     fires = [" tea", " milk"]     every token that it fires on, wherever that stands; or
     inside = [" (", ")"]          it fires on all that stands between these two tokens
+    promoted = [" cup", " pot"]   tokens that it makes more likely to come next, most of all first
+    suppressed = [" very"]        those that it makes less likely
+    effect = "…"                  what the promoted ones have in common
     [[records]]
     tokens = ["A", [" token", 10], " with", [" its", 3], " activation"]
 
-`fires` and `inside` say in a form that can be checked what the explanation says in words: an
-example that shows a zero on a token that its explanation names teaches the opposite.
+`promoted`, `suppressed` and `effect` go together; an example without them is left out where a
+question shows such tokens. `fires` and `inside` say in a form that can be checked what the
+explanation says in words: an example that shows a zero on a token that its explanation names
+teaches the opposite.
 """
 
 import tomllib
@@ -26,7 +31,8 @@ from neuron_explainer.errors import PromptError
 
 FewShotRecord = tuple[tuple[str, ...], tuple[int, ...]]
 
-_KEYS = {"explanation", "label", "fires", "inside", "records"}
+_EFFECT_KEYS = {"promoted", "suppressed", "effect"}
+_KEYS = {"explanation", "label", "fires", "inside", "records", *_EFFECT_KEYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,9 @@ class FewShotNeuron:
     label: str = ""
     fires: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()  # none, or an opening and a closing token
+    promoted: tuple[str, ...] = ()
+    suppressed: tuple[str, ...] = ()
+    effect: str = ""  # what the promoted tokens have in common
 
 
 def load_few_shot(folder: Path | None = None) -> tuple[FewShotNeuron, ...]:
@@ -62,12 +71,16 @@ def _neuron(file: Path) -> FewShotNeuron:
         content = tomllib.loads(file.read_text("utf-8"))
         if unknown := sorted(content.keys() - _KEYS):
             raise ValueError(f"'{unknown[0]}' is not one of its keys")
+        writes = not _EFFECT_KEYS.isdisjoint(content)
         return FewShotNeuron(
             _text(content, "explanation"),
             tuple(_record(record) for record in content["records"]),
             _text(content, "label"),
             tuple(content.get("fires", ())),
             tuple(content.get("inside", ())),
+            _tokens(content, "promoted") if writes else (),
+            _tokens(content, "suppressed") if writes else (),
+            _text(content, "effect") if writes else "",
         )
     except KeyError as error:
         raise PromptError(f"{file} has no {error}; see prompts/README.md") from error
@@ -80,6 +93,13 @@ def _text(content: Mapping[str, Any], key: str) -> str:
     if not isinstance(text, str) or not text.strip() or "\n" in text:
         raise ValueError(f"{key} must be one line of text")
     return text
+
+
+def _tokens(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    tokens = content[key]
+    if not isinstance(tokens, list) or not all(isinstance(t, str) and t for t in tokens):
+        raise ValueError(f"{key} must be a list of tokens")
+    return tuple(tokens)
 
 
 def _record(record: Mapping[str, Any]) -> FewShotRecord:

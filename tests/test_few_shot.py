@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from neuron_explainer.config import CollectSettings
 from neuron_explainer.errors import PromptError
 from neuron_explainer.few_shot import FewShotNeuron, load_few_shot
 
@@ -59,6 +60,31 @@ def test_every_token_that_an_example_claims_occurs_in_it(neuron: FewShotNeuron) 
     assert {*neuron.fires, *neuron.inside} <= shown
 
 
+@pytest.mark.parametrize("neuron", EXAMPLES, ids=lambda neuron: neuron.label)
+def test_an_example_has_as_many_promoted_and_suppressed_tokens_as_a_neuron(
+    neuron: FewShotNeuron,
+) -> None:
+    assert len(neuron.promoted) == CollectSettings().logit_tokens
+    assert len(neuron.suppressed) >= 5
+    tokens = (*neuron.promoted, *neuron.suppressed)
+    assert len(set(tokens)) == len(tokens)
+
+
+@pytest.mark.parametrize("neuron", EXAMPLES, ids=lambda neuron: neuron.label)
+def test_what_an_effect_quotes_is_promoted_and_more_than_one_token_is(
+    neuron: FewShotNeuron,
+) -> None:
+    quoted = re.findall("“(.+?)”", neuron.effect)
+    assert len(quoted) > 1
+    assert set(quoted) <= {token.strip() for token in neuron.promoted}
+    assert not set(quoted) & {token.strip() for token in neuron.suppressed}
+    # as the prompt asks: the strongest tokens count most
+    places = [[token.strip() for token in neuron.promoted].index(token) for token in quoted]
+    assert min(places) == 0
+    assert neuron.effect not in {neuron.explanation, neuron.label}
+    assert not set(neuron.fires) & set(neuron.suppressed)
+
+
 def write(folder: Path, content: str) -> Path:
     (folder / "few-shot").mkdir()
     (folder / "few-shot" / "own.toml").write_text(content, "utf-8")
@@ -86,6 +112,13 @@ def test_a_folder_without_examples_leaves_the_packages_own(tmp_path: Path) -> No
         ('explanation = "b"\nlabel = "b"\n[[records]]\ntokens = [["b", 11]]', "not 0 to 10"),
         ('explanation = "b"\nlabel = "b"\n[[records]]\ntokens = [3]', "no example neuron"),
         ("explanation =", "no example neuron"),
+        (f'explanation = "b"\nlabel = "b"\npromoted = ["c"]\n{RECORD}', "has no 'suppressed'"),
+        (f'explanation = "b"\nlabel = "b"\neffect = "c"\n{RECORD}', "has no 'promoted'"),
+        (
+            'explanation = "b"\nlabel = "b"\neffect = "c"\nsuppressed = []\n'
+            f'promoted = ["c", 3]\n{RECORD}',
+            "promoted must be a list of tokens",
+        ),
     ],
 )
 def test_a_damaged_example_is_refused_by_name(tmp_path: Path, content: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Short labels from the tokens on which a neuron fires most and from what follows them."""
+"""Short labels from the tokens on which a neuron fires most, what follows, and what it promotes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from neuron_explainer.explain.asking import Question, Sampling, ask, check_optio
 from neuron_explainer.explain.shown import Shown, choose, examples
 from neuron_explainer.few_shot import load_few_shot
 from neuron_explainer.llm.base import LLM, Feature
-from neuron_explainer.records import Explanation, NeuronRecord
+from neuron_explainer.records import Effects, Explanation, NeuronRecord
 from neuron_explainer.token_text import write
 
 _LEAST = 5  # half of the largest activation
@@ -36,6 +36,7 @@ class MaxActLogits:
     quantile: int = 0  # records from all over the neuron's range beside them
     places: int = 20  # where it fires most in them
     following: int = 4  # tokens shown after each
+    promoted: int = 10  # tokens that it promotes, where logit effects were collected
     few_shot: int = 4  # example neurons
     temperature: float = 0.0
     seed: int = 0
@@ -48,24 +49,31 @@ class MaxActLogits:
     def __post_init__(self) -> None:
         for option in ("records", "places", "max_tokens"):
             check_option(option, getattr(self, option), 1)
-        for option in ("quantile", "following", "few_shot", "temperature"):
+        for option in ("quantile", "following", "promoted", "few_shot", "temperature"):
             check_option(option, getattr(self, option), 0)
 
     async def explain(self, neuron: NeuronRecord) -> Explanation:
         """Raises NeuronFailure when the neuron never fires or the reply is no label."""
         shown = choose(neuron, self.records, self.quantile, seed=self.seed)
         sampling = Sampling(self.max_tokens, self.temperature, self.seed)
-        text = await ask(self.llm, self.question(shown), sampling)
+        text = await ask(self.llm, self.question(shown, neuron.promoted), sampling)
         return Explanation(neuron.neuron, self.name, text)
 
-    def question(self, shown: Shown) -> Question:
-        """What is asked about these records."""
+    def question(self, shown: Shown, effects: Effects | None = None) -> Question:
+        """What is asked about these records, and about the tokens promoted where they are known."""
         found = places(shown, self.following)[: self.places]
+        promoted = [token for token, _ in effects or ()][: self.promoted]
+        system = "max-act-logits/system-promoted" if promoted else "max-act-logits/system"
+
+        def about(number: int) -> str:
+            left = max(0, number - len(found))
+            return _about(found[:number], promoted[:left], self.prompts)
+
         return Question(
-            prompts.load("max-act-logits/system", self.prompts),
-            _examples(self.following, self.prompts)[: self.few_shot],
-            lambda number: _about(found[:number], self.prompts),
-            len(found),
+            prompts.load(system, self.prompts),
+            _examples(self.following, bool(promoted), self.prompts)[: self.few_shot],
+            about,
+            len(found) + len(promoted),
         )
 
 
@@ -86,13 +94,26 @@ def _level(place: Place) -> int:
 
 
 @cache
-def _examples(following: int, folder: Path | None) -> tuple[Turn, ...]:
+def _examples(following: int, promoted: bool, folder: Path | None) -> tuple[Turn, ...]:
+    """Example neurons in the form of the question: with tokens promoted, or all without."""
     return tuple(
-        Turn(_about(places(examples(neuron), following), folder), neuron.label)
+        Turn(
+            _about(
+                places(examples(neuron), following),
+                [token.encode() for token in neuron.promoted] if promoted else (),
+                folder,
+            ),
+            neuron.label,
+        )
         for neuron in load_few_shot(folder)
+        if neuron.promoted or not promoted
     )
 
 
-def _about(found: Sequence[Place], folder: Path | None) -> str:
+def _about(found: Sequence[Place], promoted: Sequence[bytes], folder: Path | None) -> str:
     lines = (f"{place.level}\t{write(place.token)}\t{write(place.after)}" for place in found)
-    return prompts.render("max-act-logits/places", {"places": "\n".join(lines)}, folder)
+    text = prompts.render("max-act-logits/places", {"places": "\n".join(lines)}, folder)
+    if not promoted:
+        return text
+    variables = {"tokens": "\n".join(map(write, promoted))}
+    return f"{text}\n\n{prompts.render('max-act-logits/promoted', variables, folder)}"

@@ -1,7 +1,7 @@
 """A language model that answers what a test says, and small neurons to ask it about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -87,4 +87,13 @@ def rivers() -> NeuronRecord:
         record(["«", "Tea", "»", " or", " milk", "?"], [0] * 6, "quantile", None, 2),
         record(["Two", " ships", " sank", "."], [0, 1.5, 0.2, 0], "quantile", None, 3),
         rows=rows((b" Danube", 5.0, 40), (b" Oder", 4.6, 12), (b" ship", 0.9, 9), (b"x", 0.1, 50)),
+    )
+
+
+def writing_rivers() -> NeuronRecord:
+    """The same with tokens that it promotes and suppresses."""
+    return replace(
+        rivers(),
+        promoted=((b" flows", 0.9), (b"bank", 0.7), (b"\n", 0.2)),
+        suppressed=((b" dry", -0.8), (b" desk", -0.3)),
     )

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canned_llm import CHAT, PLAIN, CannedLLM, neuron, record, rivers, text_of
+from canned_llm import CHAT, PLAIN, CannedLLM, neuron, record, rivers, text_of, writing_rivers
 
 from neuron_explainer import registry
 from neuron_explainer.conversation import estimated_tokens
 from neuron_explainer.errors import ConfigError, LLMError, NeuronFailure
 from neuron_explainer.explain.base import Explainer
+from neuron_explainer.explain.max_act_logits import MaxActLogits
+from neuron_explainer.explain.shown import choose
 from neuron_explainer.few_shot import load_few_shot
 from neuron_explainer.llm.base import Capabilities, Message
 from neuron_explainer.records import Explanation, NeuronRecord
@@ -34,8 +36,13 @@ CASES: Mapping[str, tuple[str, Capabilities, Mapping[str, Any]]] = {
     "highlight-plain": ("highlight", PLAIN, {"few_shot": 2}),
     "token-space": ("token-space", CHAT, {"few_shot": 2}),
     "max-act-logits": ("max-act-logits", CHAT, {"few_shot": 2}),
+    "token-space-both": ("token-space", CHAT, {"few_shot": 1, "source": "both"}),
+    "token-space-promoted": ("token-space", PLAIN, {"few_shot": 2, "source": "promoted"}),
+    "max-act-logits-promoted": ("max-act-logits", CHAT, {"few_shot": 3}),
     "max-act-logits-plain": ("max-act-logits", PLAIN, {"few_shot": 1}),
 }
+
+WITH_EFFECTS = ("token-space-both", "token-space-promoted", "max-act-logits-promoted")
 
 
 def make(name: str, llm: CannedLLM, **options: Any) -> Explainer:
@@ -51,7 +58,8 @@ def explain(name: str, llm: CannedLLM, about: NeuronRecord, **options: Any) -> E
 def test_prompts_are_the_golden_ones(case: str) -> None:
     name, able, options = CASES[case]
     llm = CannedLLM(able=able)
-    explain(name, llm, rivers(), **options)
+    about = writing_rivers() if case in WITH_EFFECTS else rivers()
+    explain(name, llm, about, **options)
     file = GOLDEN / f"{case}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text_of(llm.requests[0].prompt) + "\n", "utf-8")
@@ -169,6 +177,38 @@ def test_examples_are_dropped_before_records_and_the_answer_keeps_its_room(name:
     assert fewer == (*full[:-3], full[-1])
     none = fitted(name, estimated_tokens((full[0], full[-1])) + 30, max_tokens=30)
     assert none == (full[0], full[-1])
+
+
+def test_a_label_shows_what_is_promoted_where_that_is_known_and_asked_for() -> None:
+    asked = {}
+    for case, about, options in (
+        ("known", writing_rivers(), {}),
+        ("unknown", rivers(), {}),
+        ("unwanted", writing_rivers(), {"promoted": 0}),
+        ("few", writing_rivers(), {"promoted": 2}),
+    ):
+        llm = CannedLLM()
+        explain("max-act-logits", llm, about, few_shot=9, **options)
+        prompt = llm.requests[0].prompt
+        assert isinstance(prompt, tuple)
+        asked[case] = [message.content for message in prompt]
+    assert asked["known"][-1].endswith("\n\nPromoted:\n flows\nbank\n\\n")
+    assert asked["few"][-1].endswith("\n\nPromoted:\n flows\nbank")
+    assert asked["unwanted"] == asked["unknown"]
+    assert not any("romote" in text for text in asked["unknown"])
+    for case in ("known", "few"):
+        examples = asked[case][1:-1:2]
+        assert len(examples) == len(load_few_shot())
+        assert all("\n\nPromoted:\n" in example for example in examples)
+
+
+def test_promoted_tokens_are_dropped_before_places() -> None:
+    whole = MaxActLogits(llm=CannedLLM()).question(choose(rivers(), 2), writing_rivers().promoted)
+    without = MaxActLogits(llm=CannedLLM()).question(choose(rivers(), 2))
+    assert whole.items == without.items + 3
+    assert whole.about(without.items) == without.about(without.items)
+    assert whole.about(without.items + 1).endswith("Promoted:\n flows")
+    assert whole.about(1) == without.about(1)
 
 
 def test_records_are_dropped_from_the_weakest_on_and_never_the_last() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 
 import pytest
 from canned_llm import CannedLLM, neuron, record, rivers, rows, text_of
@@ -14,6 +15,7 @@ from neuron_explainer.explain.highlight import Highlight, marked
 from neuron_explainer.explain.max_act_logits import MaxActLogits, Place, places
 from neuron_explainer.explain.shown import Shown, ShownRecord, choose
 from neuron_explainer.explain.token_activation import TokenActivation
+from neuron_explainer.explain.token_space import Lists, TokenSpace
 from neuron_explainer.token_text import read
 
 HOSTILE = (
@@ -85,6 +87,22 @@ def test_every_place_has_one_line_of_three_columns(entries: list[tuple[bytes, in
     assert all(line.count("\t") == 2 for line in lines)
 
 
+@given(st.lists(tokens, min_size=1, max_size=30))
+@settings(deadline=None)
+def test_every_promoted_token_has_one_line_from_which_it_comes_back(texts: list[bytes]) -> None:
+    labels = MaxActLogits(llm=CannedLLM(), promoted=99)
+    shown_ = choose(rivers(), 2)
+    effects = tuple((token, 1.0) for token in texts)
+    space = TokenSpace(llm=CannedLLM())
+    for question in (
+        labels.question(shown_, effects),
+        space.question(Lists((), texts)),
+    ):
+        listed = question.about(99).split("Promoted:\n")[1]
+        assert listed.splitlines() == listed.split("\n")
+        assert [read(line) for line in listed.split("\n")] == texts
+
+
 @given(pairs, st.sampled_from(["token-activation", "highlight", "max-act-logits", "token-space"]))
 @settings(deadline=None)
 def test_any_tokens_can_be_asked_about_and_sent(
@@ -93,9 +111,12 @@ def test_any_tokens_can_be_asked_about_and_sent(
     levels = [10.0, *(float(level) for _, level in entries)]
     texts = [b" tea", *(token for token, _ in entries)]
     table = rows(*((token, 1.0, 9) for token in dict.fromkeys(texts)))
+    effects = tuple((token, 1.0) for token in texts)
+    about = neuron(record(texts, levels), rows=table)
     llm = CannedLLM()
-    explainer = registry.make("explainers", name, {}, llm=llm)
-    asyncio.run(explainer.explain(neuron(record(texts, levels), rows=table)))
+    options = {"source": "both"} if name == "token-space" else {}
+    explainer = registry.make("explainers", name, options, llm=llm)
+    asyncio.run(explainer.explain(replace(about, promoted=effects, suppressed=effects)))
     assert len(llm.requests[0].key("canned")) == 64
     assert text_of(llm.requests[0].prompt).encode()
 

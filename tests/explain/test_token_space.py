@@ -1,14 +1,16 @@
 """Which tokens of the token table are shown."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
-from canned_llm import CannedLLM, rows
+from canned_llm import CannedLLM, rivers, rows, writing_rivers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuron_explainer.explain.token_space import TokenSpace, entries_of, strongest
+from neuron_explainer.errors import ConfigError, NeuronFailure
+from neuron_explainer.explain.token_space import Lists, Source, TokenSpace, entries_of, strongest
 from neuron_explainer.few_shot import load_few_shot
 
 
@@ -48,6 +50,79 @@ def test_an_example_lists_exactly_the_tokens_that_it_fires_on(neuron: object) ->
 
 
 def test_examples_that_have_no_tokens_of_their_own_are_not_shown() -> None:
-    question = TokenSpace(llm=CannedLLM(), few_shot=99).question([(b"a", 10)])
+    question = TokenSpace(llm=CannedLLM(), few_shot=99).question(Lists([(b"a", 10)]))
     shown = {example.answer for example in question.examples}
     assert shown == {known.explanation for known in load_few_shot() if not known.inside}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("table", Lists([(b" Danube", 10), (b" Oder", 7), (b" ship", 1)])),
+        ("promoted", Lists([], [b" flows", b"bank", b"\n"], [b" dry", b" desk"])),
+        (
+            "both",
+            Lists(
+                [(b" Danube", 10), (b" Oder", 7), (b" ship", 1)],
+                [b" flows", b"bank", b"\n"],
+                [b" dry", b" desk"],
+            ),
+        ),
+    ],
+)
+def test_the_source_says_which_tokens_are_shown(source: Source, expected: Lists) -> None:
+    found = TokenSpace(llm=CannedLLM(), source=source).lists(writing_rivers())
+    for shown in ("fires", "promoted", "suppressed"):
+        assert list(getattr(found, shown)) == list(getattr(expected, shown))
+    few = TokenSpace(llm=CannedLLM(), source=source, promoted=1, suppressed=0)
+    assert list(few.lists(writing_rivers()).promoted) == list(expected.promoted[:1])
+    assert not few.lists(writing_rivers()).suppressed
+
+
+def test_without_effects_both_is_the_table_and_promoted_alone_is_a_failure() -> None:
+    table = TokenSpace(llm=CannedLLM()).question(TokenSpace(llm=CannedLLM()).lists(rivers()))
+    both = TokenSpace(llm=CannedLLM(), source="both")
+    question = both.question(both.lists(rivers()))
+    assert (question.system, question.examples) == (table.system, table.examples)
+    assert question.about(99) == table.about(99)
+    with pytest.raises(NeuronFailure) as caught:
+        TokenSpace(llm=CannedLLM(), source="promoted").lists(rivers())
+    assert caught.value.cause == "no-logit-effects"
+
+
+def test_promoted_alone_needs_no_token_table_and_both_does() -> None:
+    about = replace(writing_rivers(), token_rows=None)
+    assert TokenSpace(llm=CannedLLM(), source="promoted").lists(about).promoted
+    with pytest.raises(NeuronFailure) as caught:
+        TokenSpace(llm=CannedLLM(), source="both").lists(about)
+    assert caught.value.cause == "no-token-table"
+
+
+def test_an_unknown_source_is_refused() -> None:
+    with pytest.raises(ConfigError, match="source is 'all': choose table, promoted, both"):
+        TokenSpace(llm=CannedLLM(), source="all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", get_args(Source))
+def test_examples_have_the_form_of_the_question(source: Source) -> None:
+    explainer = TokenSpace(llm=CannedLLM(), source=source, few_shot=99)
+    question = explainer.question(explainer.lists(writing_rivers()))
+    headings = [part.split("\n")[0] for part in question.about(99).split("\n\n")]
+    assert question.examples
+    for example in question.examples:
+        parts = [part.split("\n") for part in example.question.split("\n\n")]
+        assert [part[0] for part in parts] == headings
+    answers = {example.answer for example in question.examples}
+    if source == "promoted":
+        assert answers == {known.effect for known in load_few_shot()}
+    else:
+        assert answers == {known.explanation for known in load_few_shot() if not known.inside}
+
+
+def test_suppressed_tokens_are_dropped_before_promoted_and_these_before_those_that_fire() -> None:
+    lists = Lists([(b"a", 10), (b"b", 4)], [b"c", b"d"], [b"e"])
+    assert len(lists) == 5
+    assert lists.first(5) == lists
+    assert lists.first(4) == Lists(lists.fires, [b"c", b"d"], [])
+    assert lists.first(3) == Lists(lists.fires, [b"c"], [])
+    assert lists.first(1) == Lists([(b"a", 10)], [], [])
