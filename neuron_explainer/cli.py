@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from neuron_explainer import __version__, workspace
-from neuron_explainer.commands import collecting, explaining, formats, scoring
+from neuron_explainer.commands import collecting, explaining, formats, publishing, scoring
 from neuron_explainer.errors import UserError
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 for command in (
     *(collecting.run, collecting.collect),
     *(explaining.explain, explaining.simulate),
-    *(scoring.score, scoring.show),
+    *(scoring.score, scoring.show, publishing.publish),
 ):
     app.command()(command)
 app.add_typer(formats.import_app, name="import")

@@ -1,7 +1,8 @@
 """Explanations and simulations on disk, and the tables they are read from and written to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -104,17 +105,21 @@ def explanation_table(explanations: Sequence[Explanation]) -> pa.Table:
 
 def _explanations(table: pa.Table, subject: str, site: str) -> Iterator[Explanation]:
     for row in table.to_pylist():
-        found = None
-        if row["table_token"] is not None:
-            found = TokenTable(
-                tuple(row["table_previous"]),
-                tuple(row["table_token"]),
-                tuple(row["table_activation"]),
-                tuple(row["table_share"]),
-                row["table_otherwise"],
-            )
-        neuron = NeuronId(subject, site, row["neuron"])
-        yield Explanation(neuron, row["explainer"], row["text"], found)
+        yield explanation_of(row, NeuronId(subject, site, row["neuron"]))
+
+
+def explanation_of(row: Mapping[str, Any], neuron: NeuronId) -> Explanation:
+    """One row of an explanation table as an object."""
+    found = None
+    if row["table_token"] is not None:
+        found = TokenTable(
+            tuple(row["table_previous"]),
+            tuple(row["table_token"]),
+            tuple(row["table_activation"]),
+            tuple(row["table_share"]),
+            row["table_otherwise"],
+        )
+    return Explanation(neuron, row["explainer"], row["text"], found)
 
 
 def simulation_table(

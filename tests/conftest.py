@@ -12,6 +12,9 @@ import torch
 
 from neuron_explainer import pipeline, workspace
 from neuron_explainer.config import Settings
+from neuron_explainer.publish.settings import PublishSettings
+from neuron_explainer.publish.stage import publish
+from neuron_explainer.runs import Run
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
 from neuron_explainer.workspace import Workspace
 
@@ -80,3 +83,12 @@ def small_workspace(
     made = workspace.init(tmp_path_factory.mktemp("small") / "workspace")
     pipeline.run_all(made, small_settings)
     return made
+
+
+@pytest.fixture(scope="session")
+def published(small_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset that `publish` makes of the small workspace's run. Read it only."""
+    folder = tmp_path_factory.mktemp("published") / "dataset"
+    run = Run(small_workspace, "tiny-token-lookup")
+    publish(run, folder, PublishSettings(license="cc0-1.0"))
+    return folder

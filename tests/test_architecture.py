@@ -66,7 +66,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "score.strata",
         "score.checks",
     ),
-    ("interchange.*", "compare.*"),
+    ("interchange.*", "compare.*", "publish.*"),
     ("terminal",),
     ("pipeline", "show"),
     ("commands.options", "commands.model_options", "commands.output"),
@@ -88,13 +88,15 @@ FREE = (
     ("score.panel", "score.*"),  # it is those scores, computed together
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),
+    ("publish.*", "publish.*"),
     ("llm.*", "llm.*"),
     ("compare.*", "compare.*"),  # one report, in several files
     ("score.summary", "score.stage"),
     ("score.checks", "score.strata"),
 )
-STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare")
-READS = (("compare", "score"),)  # a stage that reads the tables of another
+STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish")
+# a stage that reads what another offers
+READS = (("compare.*", "score.*"), ("publish.*", "score.summary"))
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device
@@ -102,7 +104,7 @@ WHO_MAY_IMPORT = {
     "transformers": ("subjects.*", "llm.local"),
     **dict.fromkeys(
         ("openai", "httpx", "aiohttp", "requests", "urllib", "http"),
-        ("llm.*", "publish", "interchange.*"),
+        ("llm.*", "publish.hub", "interchange.*"),
     ),
 }
 WHO_MAY_SPEAK = ("cli", "commands.output")
@@ -144,13 +146,17 @@ def _internal(tree: ast.Module) -> set[str]:
 
 def _may(importer: str, imported: str) -> bool:
     if _layer(imported) == _layer(importer):
-        return any(fnmatchcase(importer, who) and fnmatchcase(imported, whom) for who, whom in FREE)
+        return _listed(importer, imported, FREE)
     if _layer(imported) > _layer(importer):
         return False
     home, other = (module.partition(".")[0] for module in (importer, imported))
     strangers = home in STAGES and other in STAGES and home != other
-    strangers = strangers and (home, other) not in READS
+    strangers = strangers and not _listed(importer, imported, READS)
     return not strangers or imported.endswith(".base")
+
+
+def _listed(importer: str, imported: str, pairs: tuple[tuple[str, str], ...]) -> bool:
+    return any(fnmatchcase(importer, who) and fnmatchcase(imported, whom) for who, whom in pairs)
 
 
 @pytest.mark.parametrize("module", TREES)
@@ -252,5 +258,8 @@ def test_the_rules_catch_what_they_are_for() -> None:
     assert not _may("compare.stage", "simulate.stage")
     assert not _may("score.stage", "compare.stage")
     assert _may("compare.stage", "score.stage")
+    assert not _may("publish.tables", "score.stage")
+    assert not _may("publish.card", "explain.lookup")
+    assert _may("publish.facts", "score.summary")
     assert _may("simulate.stage", "runner")
     assert _may("score.panel", "score.correlation")

@@ -133,6 +133,31 @@ ExportSimulator = Annotated[
     typer.Option(metavar="NAME", help="Whose simulations; default: imported, else token-lookup."),
 ]
 
+PublishFolder = Annotated[
+    Path | None,
+    typer.Option("--to", metavar="DIR", help="Default: published/ in the run's own folder."),
+]
+DatasetName = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Of the dataset; default: the run's.")
+]
+LicenseOption = Annotated[
+    str | None, typer.Option("--license", metavar="ID", help="Of the dataset, such as cc-by-4.0.")
+]
+CorpusLicense = Annotated[
+    str | None, typer.Option(metavar="ID", help="Of the text that the records hold.")
+]
+LanguageOption = Annotated[
+    list[str] | None,
+    typer.Option("--language", metavar="CODE", help="Of the text, such as en; repeatable."),
+]
+WithoutOption = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="LIST", help="Tables left out, such as records,features."),
+]
+PartialOption = Annotated[
+    bool, typer.Option("--partial", help="Publish a run that is not whole; the card says so.")
+]
+
 
 def subject_name(here: Workspace, name: str | None) -> str:
     """The subject asked for, or the only one there is. Raises ConfigError."""

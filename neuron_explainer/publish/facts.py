@@ -1,0 +1,131 @@
+"""What the card states: read from the manifests and tables of a run, computed once."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neuron_explainer import __version__
+from neuron_explainer.config import ScoreSettings
+from neuron_explainer.publish.manifests import Made, made_of
+from neuron_explainer.publish.parts import Written
+from neuron_explainer.publish.readiness import Lack
+from neuron_explainer.publish.settings import PublishSettings
+from neuron_explainer.publish.tables import SCORE_TABLES
+from neuron_explainer.records import Explanation, NeuronId
+from neuron_explainer.runner import count_causes
+from neuron_explainer.runs import Run
+from neuron_explainer.score.summary import NULLS, Row, rows_of
+
+MAIN_SCORE = "correlation_top_and_random"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that the card says, apart from its prose."""
+
+    run: str
+    subject: str
+    settings: PublishSettings
+    configs: Mapping[str, Written]
+    lacks: Sequence[Lack]
+    made: Sequence[Made]
+    neurons: Mapping[str, tuple[int, int]]  # explained and not, by site
+    failures: Mapping[tuple[str, str], int]  # by stage (or simulator) and cause
+    scores: Mapping[str, Sequence[Row]]  # by split
+    examples: Sequence[tuple[Explanation, float | None]]  # and its correlation
+    package_version: str = __version__
+
+    def of(self, stage: str) -> list[Made]:
+        """The folders that one stage made."""
+        return [made for made in self.made if made.stage == stage]
+
+    @property
+    def explainer(self) -> Made:
+        """The run's own folder."""
+        return self.of("explain")[0]
+
+    @property
+    def title(self) -> str:
+        """What the dataset is called."""
+        return self.settings.name or self.run
+
+    @property
+    def judge(self) -> str | None:
+        """The first simulator that is no null: the one whose score the examples show."""
+        return _judge([made.name for made in self.of("simulate")])
+
+    @property
+    def rows(self) -> int:
+        """Of all configs together."""
+        return sum(written.rows for written in self.configs.values())
+
+
+def facts_of(
+    run: Run,
+    settings: PublishSettings,
+    configs: Mapping[str, Written],
+    lacks: Sequence[Lack],
+) -> Facts:
+    """Read what the card needs. Raises DataError when a shard is damaged."""
+    scores = {split: _scores(run, split) for split in SCORE_TABLES.values()}
+    return Facts(
+        run.name,
+        run.subject,
+        settings,
+        configs,
+        lacks,
+        made_of(run),
+        {site: _counts(run, site) for site in run.sites()},
+        dict(sorted(_failures(run))),
+        {split: rows for split, rows in scores.items() if rows},
+        list(_examples(run)),
+    )
+
+
+def _scores(run: Run, split: Any) -> list[Row]:
+    return rows_of(run, ScoreSettings(split=split))
+
+
+def _counts(run: Run, site: str) -> tuple[int, int]:
+    """How many neurons have an explanation, and how many a failure instead."""
+    shards = run.folder.manifest()["shards"]
+    explained, failed = (
+        sum(shards[file]["rows"] for _, file in run.folder.shards(f"{site}/{table}"))
+        for table in ("explanations", "failures")
+    )
+    return explained, failed
+
+
+def _failures(run: Run) -> Iterator[tuple[tuple[str, str], int]]:
+    places = [("explain", run.folder)]
+    places += [(f"simulate, {name}", run.simulations(name)) for name in run.simulators()]
+    for place, folder in places:
+        for cause, count in count_causes(folder, run.sites()).items():
+            yield (place, cause), count
+
+
+def _examples(run: Run) -> Iterator[tuple[Explanation, float | None]]:
+    """The first neuron of each site that has an explanation: not chosen by its score."""
+    for site in run.sites():
+        for _, file in run.folder.shards(f"{site}/explanations"):
+            neurons = run.folder.read(file, ["neuron"])["neuron"]
+            if len(neurons):
+                explanation = run.explanation(NeuronId(run.subject, site, neurons[0].as_py()))
+                if explanation is not None:
+                    yield explanation, _score(run, explanation.neuron)
+                break
+
+
+def _score(run: Run, neuron: NeuronId) -> float | None:
+    judge = _judge(run.simulators())
+    if judge is None:
+        return None
+    folder, name = run.simulations(judge), f"{neuron.site}/scores"
+    if not any(neuron.index in shard for shard, _ in folder.shards(name)):
+        return None
+    rows = folder.read_neuron(name, neuron.index).to_pylist()
+    return rows[0].get(MAIN_SCORE) if rows else None
+
+
+def _judge(simulators: Sequence[str]) -> str | None:
+    return next((name for name in simulators if name not in NULLS), None)
