@@ -90,6 +90,13 @@ class ModelSettings:
     max_cost: float | None = None  # US dollars, for the models that have a price
     max_tokens: int | None = None  # read and written
     concurrency: Annotated[int, 1] = 32  # requests at once, at most
+    write_batch: str | None = None  # a folder for requests, which are then not sent
+    read_batch: str | None = None  # a folder of replies to such requests
+
+    @property
+    def in_files(self) -> bool:
+        """Whether requests and replies go through batch files."""
+        return self.write_batch is not None or self.read_batch is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@
     │   ├── SubjectError       a model, site, layer or neuron that cannot be had
     │   ├── PromptError        a template and its variables disagree
     │   └── LLMError           a language model that cannot be had, or cannot do what is asked
-    └── NeuronFailure          one neuron cannot be processed; becomes a `Failure` row
+    ├── NeuronFailure          one neuron cannot be processed; becomes a `Failure` row
+    └── Deferred               one neuron is answered in a later round: no result and no failure
 
 A message says what was wrong, where, and what to do about it.
 """
@@ -67,3 +68,7 @@ class NeuronFailure(NeuronExplainerError):
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+class Deferred(NeuronExplainerError):
+    """One neuron's answer comes later; until then there is nothing to write about it."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from neuron_explainer import workspace as workspaces
 from neuron_explainer.config import ExplainSettings, Settings
+from neuron_explainer.errors import ConfigError
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.runs import Run
 from neuron_explainer.workspace import Workspace
@@ -36,6 +37,10 @@ def run_all(workspace: Workspace, settings: Settings, progress: Progress = silen
     from neuron_explainer.collect.stage import collect
     from neuron_explainer.explain.stage import explain
 
+    if settings.explain.model.in_files or settings.simulate.model.in_files:
+        raise ConfigError(
+            "batch files come between two commands: use them with explain and simulate, not run"
+        )
     collected = collect(workspace.data, settings.subject, settings.collect, progress)
     sites = list(collected.widths)
     failures: dict[str, int] = {}

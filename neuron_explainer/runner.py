@@ -2,19 +2,22 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from neuron_explainer import schemas
-from neuron_explainer.errors import ConfigError, NeuronFailure
+from neuron_explainer.errors import ConfigError, Deferred, NeuronFailure
 from neuron_explainer.records import Failure, NeuronId
 from neuron_explainer.store import SHARD_SIZE, Folder, Shard
 
 Result = TypeVar("Result")
+Work = TypeVar("Work")
+Tables = Mapping[str, pa.Table]
 Advance = Callable[[int], None]
+TOGETHER = 16  # shards whose requests a backend gets at once that wants all of them
 _RANGE = re.compile(r"(?P<first>[0-9]{1,12})(-(?P<last>[0-9]{1,12}))?")
 
 
@@ -71,19 +74,54 @@ async def map_neurons(
     concurrency: int,
     advance: Advance,
 ) -> list[Result | Failure]:
-    """`function` of each place in `neurons`, in order; a NeuronFailure becomes a Failure."""
+    """`function` of each place in `neurons`, in order; a NeuronFailure becomes a Failure.
+
+    Raises Deferred, once all were asked, when one of them is answered in a later round.
+    """
     gate = asyncio.Semaphore(concurrency)
 
-    async def one(place: int) -> Result | Failure:
+    async def one(place: int) -> Result | Failure | Deferred:
         async with gate:
             try:
                 return await function(place)
             except NeuronFailure as failure:
                 return Failure(neurons[place], stage, failure.cause, str(failure))
+            except Deferred as deferred:
+                return deferred
             finally:
                 advance(1)
 
-    return await asyncio.gather(*(one(place) for place in range(len(neurons))))
+    results = await asyncio.gather(*(one(place) for place in range(len(neurons))))
+    made = [result for result in results if not isinstance(result, Deferred)]
+    if len(made) < len(results):
+        raise Deferred(f"{len(results) - len(made)} neurons wait for an answer")
+    return made
+
+
+async def fill(
+    works: Sequence[Work],
+    make: Callable[[Work], Awaitable[Tables]],
+    write: Callable[[Work, Tables], None],
+    at_once: int = 1,
+) -> list[Work]:
+    """Make and write the tables of each shard; gives the shards that wait for a later round.
+
+    A shard of which one neuron waits is left as it was: its other replies are in the cache.
+    """
+    waiting: list[Work] = []
+
+    async def one(work: Work) -> None:
+        try:
+            write(work, await make(work))
+        except Deferred:
+            waiting.append(work)
+
+    for start in range(0, len(works), at_once):
+        group = (one(work) for work in works[start : start + at_once])
+        for ended in await asyncio.gather(*group, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
+    return waiting
 
 
 def failure_table(failures: Sequence[Failure]) -> pa.Table:
@@ -103,7 +141,7 @@ def failure_table(failures: Sequence[Failure]) -> pa.Table:
 def count_causes(folder: Folder, sites: Iterable[str]) -> dict[str, int]:
     """How many failures of each cause a run's folder holds."""
     causes: dict[str, int] = {}
-    for site in sites:
+    for site in sites if folder.exists else ():
         for _, file in folder.shards(f"{site}/failures"):
             for cause in folder.read(file, ["cause"])["cause"].to_pylist():
                 causes[cause] = causes.get(cause, 0) + 1

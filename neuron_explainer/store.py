@@ -28,7 +28,6 @@ from neuron_explainer.errors import (
     DataError,
     RunLocked,
     RunMismatch,
-    UserError,
     WorkspaceError,
 )
 from neuron_explainer.parquet import serialise
@@ -112,7 +111,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for writing. Raises RunLocked when another process holds it.
 
     The lock is the kernel's and goes with the process, so a crash never leaves one behind. A folder
-    that was made for a block which then cannot run goes again, unless results are in it.
+    that was made for a block goes again when the block leaves no results in it.
     """
     try:
         made = not folder.exists()
@@ -130,11 +129,9 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         remove_leftovers(folder)
         yield
-    except UserError:
+    finally:
         if made and not _holds_results(folder):
             shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
         os.close(descriptor)
 
 

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuron_explainer import schemas
-from neuron_explainer.errors import ConfigError, NeuronFailure
+from neuron_explainer.errors import ConfigError, Deferred, NeuronFailure
 from neuron_explainer.records import Failure, NeuronId
 from neuron_explainer.runner import (
     count_causes,
     failure_table,
+    fill,
     map_neurons,
     parse_neurons,
     remaining,
@@ -145,6 +146,40 @@ def test_a_neuron_that_fails_becomes_a_failure_and_the_others_go_on() -> None:
     assert results[::2] == [0, 2]
     assert results[3] == Failure(neurons[3], "explain", "never-active", "neuron 3 is silent")
     assert sum(progress) == 4
+
+
+def test_all_neurons_are_asked_before_one_that_waits_holds_them_up() -> None:
+    asked: list[int] = []
+
+    async def second_waits(place: int) -> int:
+        asked.append(place)
+        if place == 1:
+            raise Deferred("a later round")
+        return place
+
+    with pytest.raises(Deferred, match="1 neurons wait"):
+        asyncio.run(map_neurons("explain", _ids(4), second_waits, 1, lambda _: None))
+    assert asked == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 9])
+def test_shards_that_wait_are_given_back_and_the_others_written(at_once: int) -> None:
+    written: list[int] = []
+    running = highest = 0
+
+    async def make(work: int) -> dict[str, pa.Table]:
+        nonlocal running, highest
+        running += 1
+        highest = max(highest, running)
+        await asyncio.sleep(0)
+        running -= 1
+        if work % 2:
+            raise Deferred("a later round")
+        return {}
+
+    waiting = asyncio.run(fill(range(5), make, lambda work, _: written.append(work), at_once))
+    assert (sorted(waiting), sorted(written)) == ([1, 3], [0, 2, 4])
+    assert highest == min(5, at_once)
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), ConfigError("a typo"), MemoryError()])

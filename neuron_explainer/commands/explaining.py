@@ -9,6 +9,7 @@ from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 from neuron_explainer.commands.model_options import with_model
 from neuron_explainer.config import ExplainSettings, ModelSettings, SimulateSettings
+from neuron_explainer.errors import ConfigError
 
 
 @with_model
@@ -48,9 +49,11 @@ def explain(
         "explained": done.neurons,
         "failures": dict(done.failures),
         **output.spending_of(done.spending),
+        **output.round_of(done.round, done.waiting),
     }
     line = f"run '{done.run.name}': {done.neurons:,} neurons explained now"
-    output.show(report if as_json else [line, *output.spent(done.spending)], as_json)
+    batch = output.next_round(done.round, done.waiting, model.llm)
+    output.show(report if as_json else [line, *output.spent(done.spending), *batch], as_json)
     output.end(done.failures)
 
 
@@ -79,6 +82,8 @@ def simulate(
     run = Run(workspace.find(folder), name)
     settings = SimulateSettings(test=test, seed=seed, model=model)
     names = simulator or settings.simulators
+    if model.in_files and len(names) != 1:
+        raise ConfigError("batch files hold the requests of one simulator: name it by --simulator")
     if dry_run:
         made = option.options_of(options)
         plans = [output.wait(plan(run, each, settings, made, label)) for each in names]
@@ -92,8 +97,14 @@ def simulate(
         done = output.wait(run_stage(run, each, settings, output.progress(), made, label))
         failures |= done.failures
         spending += output.spent(done.spending)
+        spending += output.next_round(done.round, done.waiting, model.llm)
         reports.append(
-            {"simulator": each, "simulated": done.neurons, **output.spending_of(done.spending)}
+            {
+                "simulator": each,
+                "simulated": done.neurons,
+                **output.spending_of(done.spending),
+                **output.round_of(done.round, done.waiting),
+            }
         )
     lines = [
         f"{line['simulator']}: {line['simulated']:,} neurons simulated now" for line in reports

@@ -35,6 +35,13 @@ LLMContext = Annotated[
         "--llm-context", metavar="N", help="Its context, if the server does not tell.", min=1
     ),
 ]
+WriteBatch = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Write the requests as batch files there; send nothing."),
+]
+ReadBatch = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Read the replies to them from there.")
+]
 
 _OPTIONS: dict[str, Any] = {  # in the order of the help; the names are those of ModelSettings
     "llm": LLMOption,
@@ -45,6 +52,8 @@ _OPTIONS: dict[str, Any] = {  # in the order of the help; the names are those of
     "device": LLMDevice,
     "dtype": LLMDtype,
     "context": LLMContext,
+    "write_batch": WriteBatch,
+    "read_batch": ReadBatch,
 }
 
 

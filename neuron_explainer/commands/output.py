@@ -4,8 +4,10 @@ Together with `cli.py` the only place that prints and exits.
 """
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -15,12 +17,15 @@ from neuron_explainer.config import ScoreSettings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from neuron_explainer.llm.batch_round import Round
     from neuron_explainer.llm.compose import Spending
     from neuron_explainer.records import Failure
     from neuron_explainer.runs import Run
     from neuron_explainer.terminal import TerminalProgress
 
 Result = TypeVar("Result")
+
+_OF_ROUNDS = ("--read-batch", "--write-batch")
 
 # what explaining does not need to say anything about: these neurons have nothing to explain
 _EXPECTED_CAUSES = {"never-active"}
@@ -112,6 +117,73 @@ def spent(spending: "Spending | None") -> list[str]:
         f"language model: {usage.requests:,} requests, {usage.prompt_tokens:,} tokens read, "
         f"{usage.completion_tokens:,} written, {spending.cache_hits:,} from the cache, {cost}"
     ]
+
+
+def round_of(done: "Round | None", waiting: int) -> dict[str, object]:
+    """A round of batch files, for a report; nothing where there was none."""
+    if done is None:
+        return {}
+    return {
+        "waiting": waiting,
+        "batch": {
+            "answered": done.answered,
+            "unanswered": done.unanswered,
+            "folder": None if done.write is None else str(done.write),
+            "files": list(done.files),
+        },
+    }
+
+
+def next_round(done: "Round | None", waiting: int, model: str | None) -> list[str]:
+    """A round of batch files as lines, with the commands that come next."""
+    if done is None:
+        return []
+    lines = []
+    if done.read is not None:
+        lines.append(f"replies: {done.answered:,} requests answered from {done.read}")
+    if done.unanswered:
+        lines.append(
+            f"{done.unanswered:,} requests are not answered yet, for {waiting:,} neurons in shards "
+            "that are left for a next round"
+        )
+    if done.write is not None and not done.files:
+        lines.append("no request is left to write" + ("" if waiting == 0 else _without_write()))
+    if done.write is not None and done.files:
+        first = done.write / done.files[0]
+        replies = done.write / done.files[0].replace("requests", "replies")
+        lines += [
+            f"written: {done.unanswered:,} requests in {len(done.files)} files in {done.write}",
+            "next: have each file worked off, for example "
+            f"vllm run-batch -i {first} -o {replies} --model {(model or '').partition('/')[2]}",
+            f"then: {_again(done.write)}",
+        ]
+    return lines
+
+
+def _without_write() -> str:
+    return f": every answer is in the cache; next: {_command({})}"
+
+
+def _again(folder: Path) -> str:
+    """This command, to read what answers the requests in `folder` and write what is still open."""
+    name, dash, number = folder.name.rpartition("-")
+    counted = dash and number.isdecimal()
+    following = f"{name}-{int(number) + 1}" if counted else f"{folder.name}-2"
+    written = folder.with_name(following)
+    return _command({"--read-batch": str(folder), "--write-batch": str(written)})
+
+
+def _command(options: Mapping[str, str]) -> str:
+    """The command that is running, with these options in place of those on batch files."""
+    kept: list[str] = []
+    arguments = iter(sys.argv[1:])
+    for argument in arguments:
+        if argument in _OF_ROUNDS:
+            next(arguments, None)
+        elif not argument.startswith(tuple(f"{option}=" for option in _OF_ROUNDS)):
+            kept.append(argument)
+    added = [part for option in options.items() for part in option]
+    return shlex.join(["neuron-explainer", *kept, *added])
 
 
 def say_notices(notices: Sequence[str]) -> None:

@@ -6,25 +6,29 @@ from itertools import islice
 
 from neuron_explainer import registry
 from neuron_explainer.config import ExplainSettings
-from neuron_explainer.errors import DataError
+from neuron_explainer.errors import DataError, Deferred
 from neuron_explainer.explain.base import Explainer
-from neuron_explainer.llm.compose import Spending
+from neuron_explainer.llm.batch_round import Round
+from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Forecast, expected
-from neuron_explainer.llm.session import PRICES, accounted, opened
+from neuron_explainer.llm.session import PRICES, accounted, opened, round_of, wants_all
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronRecord
 from neuron_explainer.runner import (
+    TOGETHER,
     Advance,
     Progress,
+    Tables,
     count_causes,
     failure_table,
+    fill,
     map_neurons,
     parse_neurons,
     remaining,
     silent,
 )
 from neuron_explainer.runs import Run, explanation_table
-from neuron_explainer.store import Shard, locked
+from neuron_explainer.store import SHARD_SIZE, Shard, locked
 from neuron_explainer.workspace import Workspace
 
 _CONCURRENCY = 64
@@ -39,6 +43,30 @@ class Explained:
     neurons: int  # explained now
     failures: Mapping[str, int]  # all of the run's, by cause
     spending: Spending | None = None  # of the language model, now
+    waiting: int = 0  # neurons in shards that are answered in a later round of batch files
+    round: Round | None = None
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What all shards of one stage share."""
+
+    run: Run
+    record_sets: Mapping[str, RecordSet]
+    explainer: Explainer
+    llm: Stack | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One shard to explain."""
+
+    site: str
+    shard: Shard
+
+    @property
+    def size(self) -> int:
+        return self.shard.stop - self.shard.start
 
 
 async def explain(
@@ -62,39 +90,57 @@ async def explain(
         explainer: Explainer = registry.make(
             "explainers", settings.explainer, settings.options, llm=llm, prompts=workspace.prompts
         )
+        stage = _Stage(run, record_sets, explainer, llm)
         with locked(folder.path):
-            total = await _explain_all(run, record_sets, chosen, settings, explainer, progress)
+            total, waiting = await _explain_all(stage, chosen, settings.explainer, progress)
             if llm is not None:
                 spent = accounted(folder.manifest().get("spending", {}), llm.spending)
                 folder.update({"spending": spent})
-        spending = None if llm is None else llm.spending
-    return Explained(run, total, count_causes(folder, run.sites()), spending)
+        causes = count_causes(folder, run.sites() if folder.exists else ())
+        ended = round_of(llm)
+        return Explained(
+            run,
+            total - waiting,
+            causes,
+            None if llm is None else llm.spending,
+            waiting,
+            None if ended is None else ended.report(),
+        )
 
 
 async def _explain_all(
-    run: Run,
-    record_sets: Mapping[str, RecordSet],
-    chosen: Mapping[str, Sequence[int]],
-    settings: ExplainSettings,
-    explainer: Explainer,
-    progress: Progress,
-) -> int:
-    """Explain what is left of `chosen`; how many neurons that were."""
-    folder = run.folder
-    subject = next(iter(record_sets.values())).subject
-    options = registry.options_of(explainer)
-    folder.open({"subject": subject, "explainer": settings.explainer, **options})
-    _check_inputs(run, record_sets)
-    todo = {
-        site: remaining(folder, f"{site}/explanations", neurons) for site, neurons in chosen.items()
-    }
-    total = sum(shard.stop - shard.start for shards in todo.values() for shard in shards)
+    stage: _Stage, chosen: Mapping[str, Sequence[int]], explainer: str, progress: Progress
+) -> tuple[int, int]:
+    """Explain what is left of `chosen`; how many neurons that were, and how many of them wait."""
+    folder = stage.run.folder
+    subject = next(iter(stage.record_sets.values())).subject
+    options = registry.options_of(stage.explainer)
+    folder.open({"subject": subject, "explainer": explainer, **options})
+    _check_inputs(stage.run, stage.record_sets)
+    works = [
+        _Work(site, shard)
+        for site, neurons in chosen.items()
+        for shard in remaining(folder, f"{site}/explanations", neurons)
+    ]
+    total = sum(work.size for work in works)
+    ended, all_at_once = round_of(stage.llm), wants_all(stage.llm)
+
+    def write(work: _Work, tables: Tables) -> None:
+        del work
+        if ended is not None and ended.holds_back:
+            raise Deferred("this round only gathers requests")
+        folder.write(tables)
+
     with progress("explain", total, "neurons") as advance:
-        for site, shards in todo.items():
-            for shard in shards:
-                await _explain_shard(run, record_sets[site], shard, explainer, advance)
-    folder.update({"complete": True})
-    return total
+        left = await fill(
+            works,
+            lambda work: _tables(stage, work, SHARD_SIZE if all_at_once else _CONCURRENCY, advance),
+            write,
+            TOGETHER if all_at_once else 1,
+        )
+    if not left:
+        folder.update({"complete": True})
+    return total, sum(work.size for work in left)
 
 
 async def plan(
@@ -147,25 +193,22 @@ def _check_inputs(run: Run, record_sets: Mapping[str, RecordSet]) -> None:
     run.folder.update({"inputs": inputs})
 
 
-async def _explain_shard(
-    run: Run, records: RecordSet, shard: Shard, explainer: Explainer, advance: Advance
-) -> None:
-    neurons = [_shown(neuron) for neuron in records.shard(shard)]
+async def _tables(stage: _Stage, work: _Work, concurrency: int, advance: Advance) -> Tables:
+    """The explanations and failures of one shard. Raises Deferred."""
+    neurons = [_shown(neuron) for neuron in stage.record_sets[work.site].shard(work.shard)]
     results = await map_neurons(
         "explain",
         [neuron.neuron for neuron in neurons],
-        lambda place: explainer.explain(neurons[place]),
-        _CONCURRENCY,
+        lambda place: stage.explainer.explain(neurons[place]),
+        concurrency,
         advance,
     )
     made = [result for result in results if isinstance(result, Explanation)]
     failures = [result for result in results if isinstance(result, Failure)]
-    run.folder.write(
-        {
-            f"{records.site}/{shard.file('explanations')}": explanation_table(made),
-            f"{records.site}/{shard.file('failures')}": failure_table(failures),
-        }
-    )
+    return {
+        f"{work.site}/{work.shard.file('explanations')}": explanation_table(made),
+        f"{work.site}/{work.shard.file('failures')}": failure_table(failures),
+    }
 
 
 def _shown(neuron: NeuronRecord) -> NeuronRecord:

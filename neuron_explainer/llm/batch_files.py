@@ -1,7 +1,7 @@
 """The files of the Batch API: one request or one reply a line, named by the request's key.
 
 `vllm run-batch` and others read and write the same lines, so requests can be written here, run
-elsewhere, and the replies read back: `BatchWriter` and `BatchReader` are LLMs that do that.
+elsewhere, and the replies read back (`batch_round`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,11 +10,10 @@ from pathlib import Path
 
 import orjson
 
-from neuron_explainer.errors import DataError, LLMError, NeuronFailure
+from neuron_explainer.errors import DataError, NeuronFailure
 from neuron_explainer.llm import wire
-from neuron_explainer.llm.base import Capabilities, Request, Response
+from neuron_explainer.llm.base import Request, Response
 from neuron_explainer.llm.failures import Transient, from_status, malformed
-from neuron_explainer.store import replace_file
 
 _PREFIX = "/v1"
 MOST_REQUESTS = 50_000
@@ -101,9 +100,9 @@ class ReplyFiles:
 
     def _note(self, line: bytes, path: Path, offset: int, number: int) -> None:
         try:
-            content = orjson.loads(line)
+            content = wire.decode(line)
             key, response = str(content["custom_id"]), content.get("response") or {}
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (NeuronFailure, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}, line {number}: no reply of a batch ({error!r})") from error
         good = isinstance(response, dict) and response.get("status_code") == 200
         if good or key not in self._good:
@@ -121,58 +120,16 @@ class ReplyFiles:
             file.seek(offset)
             return file.readline()
 
+    def good(self, key: str) -> bool:
+        """Whether a server answered the request."""
+        return key in self._good
+
+    @property
+    def any_good(self) -> bool:
+        """Whether a server answered any request."""
+        return bool(self._good)
+
     def forget(self, key: str) -> None:
         """Leave a line out from now on."""
         self._places.pop(key, None)
         self._good.discard(key)
-
-
-class BatchWriter:
-    """An LLM that answers nothing: it gathers requests and writes them when it closes."""
-
-    def __init__(self, model: str, folder: Path) -> None:
-        self.model = model
-        self._folder = folder
-        self._lines: dict[str, bytes] = {}
-
-    async def capabilities(self) -> Capabilities:
-        """What the protocol has; what the program that runs the files can do is not known."""
-        return Capabilities(True, True, 20, True, True, True)
-
-    async def complete(self, request: Request) -> Response:
-        """Never an answer: NeuronFailure("deferred")."""
-        self._lines[request.key(self.model)] = request_line(request, self.model)
-        raise NeuronFailure("deferred", f"the request is written to {self._folder}")
-
-    async def close(self) -> None:
-        """Write requests-0001.jsonl and so on."""
-        for number, part in enumerate(parts(self._lines.values()), 1):
-            replace_file(self._folder / f"requests-{number:04d}.jsonl", part.content)
-
-
-class BatchReader:
-    """An LLM that answers from files of replies, in any number of .jsonl files of a folder."""
-
-    def __init__(self, model: str, folder: Path) -> None:
-        self.model = model
-        self._folder = folder
-        self._replies = ReplyFiles()
-        files = [path for path in folder.glob("*.jsonl") if not path.name.startswith("requests-")]
-        if not files:
-            raise LLMError(f"no replies in {folder}: put the batch's output there as .jsonl files")
-        for path in sorted(files):
-            self._replies.add(path)
-
-    async def capabilities(self) -> Capabilities:
-        """As the writer's: prompts must be the same."""
-        return Capabilities(True, True, 20, True, True, True)
-
-    async def complete(self, request: Request) -> Response:
-        """The reply in the files, verified."""
-        key = request.key(self.model)
-        if key not in self._replies:
-            raise NeuronFailure("not-in-batch", f"no file in {self._folder} answers this request")
-        return answer_line(self._replies.line(key), request, str(self._folder))
-
-    async def close(self) -> None:
-        """Nothing is open."""

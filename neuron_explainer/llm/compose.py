@@ -52,6 +52,11 @@ class Stack:
         return self._outer.model
 
     @property
+    def backend(self) -> LLM:
+        """What is behind the wrappers."""
+        return self._limits.backend
+
+    @property
     def spending(self) -> Spending:
         """What was paid so far."""
         hits = self._cache.hits if self._cache else 0

@@ -115,6 +115,11 @@ class Limits:
         return self._inner.model
 
     @property
+    def backend(self) -> LLM:
+        """The wrapped model."""
+        return self._inner
+
+    @property
     def cost(self) -> float | None:
         """US dollars spent, or None when no price is known."""
         return self._prices.cost(self.model, self.spent, batch=self._bulk)

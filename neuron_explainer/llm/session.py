@@ -1,13 +1,15 @@
 """The language model of one stage: opened with the workspace's cache and prices, closed after."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from neuron_explainer.config import ModelSettings
+from neuron_explainer.errors import ConfigError
 from neuron_explainer.llm.base import BackendSettings
-from neuron_explainer.llm.compose import LLMSettings, Spending, Stack, open_llm
+from neuron_explainer.llm.batch_round import BatchRound
+from neuron_explainer.llm.compose import LLMSettings, Spending, Stack, open_llm, wrap
 from neuron_explainer.llm.limits import Caps
 
 CACHE = Path(".cache") / "replies.sqlite"
@@ -21,29 +23,61 @@ async def opened(settings: ModelSettings, root: Path) -> AsyncIterator[Stack | N
     Every reply is kept in the workspace's cache, whoever asks. Raises LLMError and ConfigError.
     """
     if settings.llm is None:
+        if settings.in_files:
+            raise ConfigError("batch files need the model that they are for: --llm openai/MODEL")
         yield None
         return
     (root / CACHE).parent.mkdir(exist_ok=True)
     prices = root / PRICES
-    llm = open_llm(
-        settings.llm,
-        LLMSettings(
-            BackendSettings(
-                settings.base_url,
-                device=settings.device,
-                dtype=settings.dtype,
-                context=settings.context,
-            ),
-            cache=root / CACHE,
-            prices=prices if prices.is_file() else None,
-            caps=Caps(settings.max_cost, settings.max_tokens),
-            concurrency=settings.concurrency,
+    used = LLMSettings(
+        BackendSettings(
+            settings.base_url,
+            device=settings.device,
+            dtype=settings.dtype,
+            context=settings.context,
         ),
+        cache=root / CACHE,
+        prices=prices if prices.is_file() else None,
+        caps=Caps(settings.max_cost, settings.max_tokens),
+        concurrency=settings.concurrency,
     )
-    try:
-        yield llm
-    finally:
-        await llm.close()
+    with ExitStack() as files:
+        if settings.in_files:
+            llm = wrap(files.enter_context(_round(settings)), used)
+        else:
+            llm = open_llm(settings.llm, used)
+        try:
+            yield llm
+        finally:
+            await llm.close()
+
+
+def _round(settings: ModelSettings) -> BatchRound:
+    """The model whose requests and replies are files. Raises ConfigError, LLMError, DataError."""
+    name, _, model = (settings.llm or "").partition("/")
+    if name not in ("openai", "batch") or not model:
+        raise ConfigError(
+            f"batch files hold requests to a server, not to '{settings.llm}': --llm openai/MODEL"
+        )
+    if settings.max_cost is not None or settings.max_tokens is not None:
+        raise ConfigError(
+            "--max-cost and --max-tokens stop what is sent, and batch files send nothing: "
+            "--dry-run tells what the requests may cost"
+        )
+    folders = [settings.read_batch, settings.write_batch]
+    read, write = (None if folder is None else Path(folder) for folder in folders)
+    return BatchRound(model, read, write, settings.context)
+
+
+def round_of(llm: Stack | None) -> BatchRound | None:
+    """The round of batch files behind a model, if there is one."""
+    return llm.backend if llm is not None and isinstance(llm.backend, BatchRound) else None
+
+
+def wants_all(llm: Stack | None) -> bool:
+    """Whether requests are sent together, as the Batch API's are, so that none should wait."""
+    in_bulk = llm is not None and bool(getattr(llm.backend, "bulk", False))
+    return in_bulk and round_of(llm) is None
 
 
 def accounted(before: dict[str, Any], spending: Spending) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from neuron_explainer.conversation import Prompt, Turn, conversation, fitting
-from neuron_explainer.errors import ConfigError, NeuronFailure
+from neuron_explainer.errors import ConfigError, Deferred, NeuronFailure
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, require
 from neuron_explainer.records import Simulation, Stimulus
 
@@ -74,8 +74,14 @@ async def together(jobs: Iterable[Awaitable[Result]]) -> list[Result]:
     results = await asyncio.gather(*jobs, return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
     if errors:  # what concerns every request goes before what concerns this neuron
-        raise min(errors, key=lambda error: isinstance(error, NeuronFailure))
+        raise min(errors, key=_rank)
     return results  # type: ignore[return-value]
+
+
+def _rank(error: BaseException) -> int:
+    if isinstance(error, NeuronFailure):
+        return 2
+    return int(isinstance(error, Deferred))  # as long as one answer is to come, nothing is settled
 
 
 def defined(simulations: list[Simulation], stimuli: Sequence[Stimulus]) -> list[Simulation]:

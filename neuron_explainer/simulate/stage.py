@@ -7,24 +7,28 @@ from typing import Any
 
 from neuron_explainer import registry
 from neuron_explainer.config import SimulateSettings
-from neuron_explainer.errors import RunMismatch
+from neuron_explainer.errors import Deferred, RunMismatch
 from neuron_explainer.llm.base import LLM
-from neuron_explainer.llm.compose import Spending
+from neuron_explainer.llm.batch_round import Round
+from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Forecast, expected
-from neuron_explainer.llm.session import PRICES, accounted, opened
+from neuron_explainer.llm.session import PRICES, accounted, opened, round_of, wants_all
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronId, Record, Simulation, Split
 from neuron_explainer.runner import (
+    TOGETHER,
     Advance,
     Progress,
+    Tables,
     count_causes,
     failure_table,
+    fill,
     map_neurons,
     silent,
 )
 from neuron_explainer.runs import Run, simulation_table
 from neuron_explainer.simulate.base import Simulator
-from neuron_explainer.store import Folder, Shard, locked
+from neuron_explainer.store import SHARD_SIZE, Folder, Shard, locked
 
 _SAMPLED = 8  # neurons that a forecast looks at
 
@@ -37,19 +41,32 @@ class Simulated:
     neurons: int  # simulated now
     failures: Mapping[str, int]
     spending: Spending | None = None  # of the language model, now
+    waiting: int = 0  # neurons in shards that are answered in a later round of batch files
+    round: Round | None = None
 
 
 @dataclass(frozen=True)
-class _Work:
-    """One shard of explanations to simulate."""
+class _Stage:
+    """What all shards of one stage share."""
 
     run: Run
     folder: Folder
     simulator: Simulator
     settings: SimulateSettings
+    llm: Stack | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One shard of explanations to simulate."""
+
     site: str
     shard: Shard
     file: str
+
+    @property
+    def size(self) -> int:
+        return self.shard.stop - self.shard.start
 
     @property
     def targets(self) -> tuple[str, str]:
@@ -75,33 +92,55 @@ async def simulate(
     async with opened(settings.model, run.workspace.root) as llm:
         simulator: Simulator = registry.make("simulators", name, options or {}, **_given(run, llm))
         with locked(folder.path):
-            total = await _simulate_all(run, folder, simulator, settings, progress)
+            work = _Stage(run, folder, simulator, settings, llm)
+            total, waiting = await _simulate_all(work, progress)
             if llm is not None:
                 spent = accounted(folder.manifest().get("spending", {}), llm.spending)
                 folder.update({"spending": spent})
-        spending = None if llm is None else llm.spending
-    return Simulated(name, total, count_causes(folder, run.sites()), spending)
+        ended = round_of(llm)
+        return Simulated(
+            name,
+            total - waiting,
+            count_causes(folder, run.sites()),
+            None if llm is None else llm.spending,
+            waiting,
+            None if ended is None else ended.report(),
+        )
 
 
-async def _simulate_all(
-    run: Run, folder: Folder, simulator: Simulator, settings: SimulateSettings, progress: Progress
-) -> int:
-    """Simulate the shards that are left; how many neurons they have."""
+async def _simulate_all(stage: _Stage, progress: Progress) -> tuple[int, int]:
+    """Simulate the shards that are left; how many neurons they have, and how many of them wait."""
+    folder, simulator, settings = stage.folder, stage.simulator, stage.settings
     config = {"simulator": simulator.name, "seed": settings.seed, "splits": _splits(settings)}
     folder.open(config | registry.options_of(simulator))
-    _check_inputs(run, folder)
+    _check_inputs(stage.run, folder)
     works = [
-        _Work(run, folder, simulator, settings, site, shard, file)
-        for site in run.sites()
-        for shard, file in run.folder.shards(f"{site}/explanations")
+        _Work(site, shard, file)
+        for site in stage.run.sites()
+        for shard, file in stage.run.folder.shards(f"{site}/explanations")
     ]
     todo = [work for work in works if not folder.has(*work.targets)]
-    total = sum(work.shard.stop - work.shard.start for work in todo)
+    total = sum(work.size for work in todo)
+    ended, all_at_once = round_of(stage.llm), wants_all(stage.llm)
+
+    def write(work: _Work, tables: Tables) -> None:
+        del work
+        if ended is not None and ended.holds_back:
+            raise Deferred("this round only gathers requests")
+        folder.write(tables)
+
     with progress(f"simulate {simulator.name}", total, "neurons") as advance:
-        for work in todo:
-            await _simulate_shard(work, advance)
-    folder.update({"complete": True})
-    return total
+        left = await fill(
+            todo,
+            lambda work: _tables(
+                stage, work, SHARD_SIZE if all_at_once else settings.concurrency, advance
+            ),
+            write,
+            TOGETHER if all_at_once else 1,
+        )
+    if not left:
+        folder.update({"complete": True})
+    return total, sum(work.size for work in left)
 
 
 async def plan(
@@ -165,23 +204,23 @@ def _splits(settings: SimulateSettings) -> tuple[Split, ...]:
     return ("calibration", "valid", "test") if settings.test else ("calibration", "valid")
 
 
-async def _simulate_shard(work: _Work, advance: Advance) -> None:
-    subject = work.run.subject
-    explanations = work.run.explanations(work.site, work.file)
-    held_out = _records(work.run, work.site)
-    records = _held_out(held_out, work.shard, _splits(work.settings))
+async def _tables(stage: _Stage, work: _Work, concurrency: int, advance: Advance) -> Tables:
+    """The simulations and failures of one shard. Raises Deferred."""
+    run, simulator = stage.run, stage.simulator
+    explanations = run.explanations(work.site, work.file)
+    records = _held_out(_records(run, work.site), work.shard, _splits(stage.settings))
     neurons = sorted(explanations.keys() & records.keys())
-    source = work.simulator.assign(neurons, work.settings.seed)
+    source = simulator.assign(neurons, stage.settings.seed)
 
     async def one(place: int) -> list[Simulation]:
         neuron = neurons[place]
         explanation: Explanation = explanations[source[neuron]]
         stimuli = [record.stimulus for record in records[neuron]]
-        return await work.simulator.simulate(explanation, stimuli)
+        return await simulator.simulate(explanation, stimuli)
 
-    ids = [NeuronId(subject, work.site, neuron) for neuron in neurons]
-    results = await map_neurons("simulate", ids, one, work.settings.concurrency, advance)
-    advance(work.shard.stop - work.shard.start - len(neurons))
+    ids = [NeuronId(run.subject, work.site, neuron) for neuron in neurons]
+    results = await map_neurons("simulate", ids, one, concurrency, advance)
+    advance(work.size - len(neurons))
     done = [(n, r) for n, r in zip(neurons, results, strict=True) if not isinstance(r, Failure)]
     failures = [result for result in results if isinstance(result, Failure)]
     simulations = simulation_table(
@@ -189,8 +228,7 @@ async def _simulate_shard(work: _Work, advance: Advance) -> None:
         [records[neuron] for neuron, _ in done],
         [made for _, made in done],
     )
-    tables = (simulations, failure_table(failures))
-    work.folder.write(dict(zip(work.targets, tables, strict=True)))
+    return dict(zip(work.targets, (simulations, failure_table(failures)), strict=True))
 
 
 def _held_out(

@@ -43,8 +43,8 @@ class BatchServer:
                 self.drop_creations -= 1
                 return None
             return orjson.dumps(created)
-        if (method, path) == ("GET", "/batches"):
-            listed = list(self.batches.values())
+        if (method, path) in (("GET", "/batches"), ("GET", "/models")):
+            listed = list(self.batches.values()) if path == "/batches" else []
             return orjson.dumps({"object": "list", "data": listed, "has_more": False})
         return orjson.dumps(await self._looked_at(self.batches[path.split("/")[2]]))
 

@@ -13,7 +13,7 @@ from neuron_explainer.errors import LLMError, NeuronFailure, RunLocked
 from neuron_explainer.llm import batch_files
 from neuron_explainer.llm.base import BackendSettings, Message, Request, Response, Usage
 from neuron_explainer.llm.batch import Batch
-from neuron_explainer.llm.batch_files import BatchReader, BatchWriter, ReplyFiles
+from neuron_explainer.llm.batch_files import ReplyFiles
 from neuron_explainer.llm.compose import LLMSettings, Stack, open_llm, wrap
 from neuron_explainer.llm.prices import Price, Prices
 
@@ -208,34 +208,6 @@ def test_one_process_at_a_time_owns_a_folder_of_batches(tmp_path: Path) -> None:
         await first.close()
 
     asyncio.run(run())
-
-
-def test_requests_are_written_and_another_programs_replies_read(
-    server: str, tmp_path: Path
-) -> None:
-    async def run() -> None:
-        writer = wrap(BatchWriter("stories", tmp_path))
-        deferred = await ask(writer, CHATS)
-        await writer.close()
-        assert {getattr(reply, "cause", None) for reply in deferred} == {"deferred"}
-        api = BatchServer(server)
-        api.files["in"] = (tmp_path / "requests-0001.jsonl").read_bytes()
-        batch = {"input_file_id": "in", "endpoint": "/v1/chat/completions"}
-        await api._worked_off(batch)
-        (tmp_path / "replies.jsonl").write_bytes(api.files[batch["output_file_id"]])
-        reader = wrap(BatchReader("stories", tmp_path))
-        assert_texts(await ask(reader, CHATS), await live(server, CHATS))
-        (missing,) = await ask(reader, [TEXTS[0]])
-        assert isinstance(missing, NeuronFailure)
-        assert missing.cause == "not-in-batch"
-        await reader.close()
-
-    asyncio.run(run())
-
-
-def test_a_folder_without_replies_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LLMError, match="no replies in"):
-        BatchReader("stories", tmp_path)
 
 
 def test_a_good_line_goes_before_a_failed_one(tmp_path: Path) -> None:
