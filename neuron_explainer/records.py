@@ -15,7 +15,7 @@ failure     what stands in for a result that could not be had; never scored
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -65,6 +65,15 @@ class Stimulus:
 
     tokens: tuple[bytes, ...]
     scored: BoolArray  # (tokens,)
+    highlighted: BoolArray | None = None  # (tokens,), only for simulators that ask for it
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight:
+    """Tokens that are marked as those at which a neuron fires, and whether they are."""
+
+    tokens: BoolArray  # (tokens,)
+    genuine: bool  # False: as many others
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,7 @@ class Statistics:
     variance: float | None
     skewness: float | None
     kurtosis: float | None
+    quantile_boundaries: Sequence[float | None] | None  # .5 .9 .99 .999 of excerpts' maxima
     histogram: NDArray[np.int64]  # (bins,), see collect.moments
 
 
@@ -192,6 +202,7 @@ class Simulation:
     """One predicted activation a token; NaN where it is undefined (null on disk)."""
 
     activations: FloatArray  # (tokens,)
+    highlight: Highlight | None = None  # what the simulator was shown; added by the stage
 
 
 @dataclass(frozen=True, slots=True)

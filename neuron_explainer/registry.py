@@ -33,6 +33,7 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
         "one-at-a-time": "neuron_explainer.simulate.one_at_a_time:OneAtATimeSimulator",
         "numbers": "neuron_explainer.simulate.numbers:NumbersSimulator",
         "detection": "neuron_explainer.simulate.detection:DetectionSimulator",
+        "fuzzing": "neuron_explainer.simulate.fuzzing:FuzzingSimulator",
     },
     "scorers": {
         "correlation": "neuron_explainer.score.correlation:correlation",
@@ -43,6 +44,8 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
         "absolute-deviation-explained": (
             "neuron_explainer.score.variance:absolute_deviation_explained"
         ),
+        "balanced-accuracy": "neuron_explainer.score.classification:balanced_accuracy",
+        "auroc": "neuron_explainer.score.classification:auroc",
     },
     "subjects": {"huggingface": "neuron_explainer.subjects.huggingface:HuggingFaceSubject"},
     "llms": {

@@ -138,6 +138,7 @@ def simulation_table(
         [np.array([], np.float32), *(simulation.activations for _, _, _, simulation in rows)]
     ).astype(np.float32)
     offsets = np.cumsum([0, *lengths]).astype(np.int32)
+    shown = [simulation.highlight for _, _, _, simulation in rows]
     columns = [
         pa.array([neuron for neuron, _, _, _ in rows], pa.int32()),
         pa.array([record.kind for _, _, record, _ in rows], pa.string()),
@@ -145,6 +146,8 @@ def simulation_table(
         pa.array([record.split for _, _, record, _ in rows], pa.string()),
         pa.array([record.sequence for _, _, record, _ in rows], pa.int32()),
         pa.ListArray.from_arrays(offsets, pa.array(values, mask=np.isnan(values))),
+        pa.array([made and made.tokens for made in shown], pa.list_(pa.bool_())),
+        pa.array([made and made.genuine for made in shown], pa.bool_()),
     ]
     return pa.table(columns, schema=schemas.SIMULATIONS)
 

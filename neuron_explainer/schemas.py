@@ -91,6 +91,8 @@ SIMULATIONS = pa.schema(
         pa.field("split", pa.string(), nullable=False),
         pa.field("sequence", pa.int32(), nullable=False),
         pa.field("activations", pa.list_(pa.float32()), nullable=False),
+        pa.field("highlighted", pa.list_(pa.bool_())),
+        pa.field("genuine", pa.bool_()),
     ]
 )
 

@@ -13,7 +13,10 @@ from neuron_explainer.terminal import neuron_view
 from neuron_explainer.tokens import escape
 from neuron_explainer.workspace import Workspace
 
-_SCORES = ("correlation_top_and_random", "correlation_random_only")
+_SCORES = (
+    *("correlation_top_and_random", "correlation_random_only"),
+    *("balanced_accuracy_top_and_random", "auroc_top_and_random"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def _scores(run: Run, neuron: NeuronId) -> dict[str, dict[str, float | None]]:
         if any(neuron.index in shard for shard, _ in folder.shards(name)):
             rows = folder.read_neuron(name, neuron.index).to_pylist()
             if rows:
-                found[simulator] = {score: rows[0].get(score) for score in _SCORES}
+                found[simulator] = {score: rows[0][score] for score in _SCORES if score in rows[0]}
     return found
 
 
@@ -74,11 +77,18 @@ def render(found: Found, choice: Choice, plain: bool) -> RenderableType:
 def _title(judged: Judged) -> str:
     """The run and what its explanation scored, the nulls aside."""
     figures = [
-        f"{simulator} scores {_figure(scores[_SCORES[0]])}, {_figure(scores[_SCORES[1]])} on random"
+        f"{simulator} {_scored(scores)}"
         for simulator, scores in judged.scores.items()
         if simulator not in {"constant", "shuffled"}
     ]
     return "  ".join([judged.run, *(f"({figure})" for figure in figures)])
+
+
+def _scored(scores: Mapping[str, float | None]) -> str:
+    first, second, accuracy, area = (_figure(scores.get(name)) for name in _SCORES)
+    if "auroc_top_and_random" in scores:
+        return f"has AUROC {area}, balanced accuracy {accuracy}; chance 0.50"
+    return f"scores {first}, {second} on random"
 
 
 def _figure(value: float | None) -> str:

@@ -72,18 +72,37 @@ _COLUMNS = {
     "random": ("random only [95 %]", 20),
 }
 
+_VERDICT_COLUMNS = {
+    "label": ("", 17),
+    "n": ("n", 6),
+    "balanced_accuracy": ("balanced accuracy [95 %]", 24),
+    "auroc": ("AUROC [95 %]", 20),
+    "undefined": ("undef", 5),
+}
+
 
 def score_tables(rows: Sequence[Mapping[str, object]]) -> RenderableType:
     """The summary of a run: a table a site, a line a simulator, as `score.summary` made them."""
+    return _tables(rows, _COLUMNS)
+
+
+def verdict_tables(rows: Sequence[Mapping[str, object]]) -> RenderableType:
+    """The same of simulators that judge sequences."""
+    return _tables(rows, _VERDICT_COLUMNS)
+
+
+def _tables(
+    rows: Sequence[Mapping[str, object]], columns: Mapping[str, tuple[str, int]]
+) -> RenderableType:
     parts: list[RenderableType] = []
     for site, lines in groupby(rows, lambda row: row["site"]):
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
-        for name, (heading, width) in _COLUMNS.items():
+        for name, (heading, width) in columns.items():
             justify: JustifyMethod = "left" if name == "label" else "right"
             table.add_column(heading, justify=justify, min_width=width, no_wrap=True)
         for line in lines:
             style = "dim" if line["null"] else None
-            table.add_row(*(str(line[name]) for name in _COLUMNS), style=style)
+            table.add_row(*(str(line[name]) for name in columns), style=style)
         parts += [Text(f"\n{site}", style="bold"), table]
     return Group(*parts)
 

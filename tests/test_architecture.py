@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what everybody may use, and the protocols
     (
         *("store", "parquet", "schemas", "splits", "activations", "tokens", "token_gain"),
-        *("histogram",),
+        *("histogram", "firing"),
         *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
         *("conversation",),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         ),
         *("explain.asking", "explain.replies", "explain.shown"),
         *("simulate.rendering", "simulate.readings", "simulate.replies", "simulate.echo"),
+        *("simulate.marking", "simulate.verdicts"),
     ),
     # implementations: what the registry names
     (
@@ -51,9 +52,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("explain.lookup", "explain.n_gram", "simulate.lookup", "simulate.nulls"),
         *("score.correlation", "score.variance", "score.calibration", "score.statistics"),
         *("score.panel", "subjects.huggingface", "subjects.sparse", "llm.*"),
-        *("score.classification", "score.population", "score.degraded"),
+        *("score.classification", "score.sequences", "score.population", "score.degraded"),
         *("simulate.all_at_once", "simulate.one_at_a_time"),
-        *("simulate.numbers", "simulate.detection"),
+        *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
     ),
     ("runner", "record_set", "runs"),
     # stages: what a command runs
@@ -85,6 +86,8 @@ FREE = (
     ("few_shot", "workspace"),
     ("explain.asking", "explain.replies"),
     ("simulate.echo", "simulate.readings"),
+    ("simulate.verdicts", "simulate.*"),
+    ("score.sequences", "score.classification"),
     ("score.panel", "score.*"),  # it is those scores, computed together
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),

@@ -88,16 +88,22 @@ def show_plans(plans: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 def show_summary(run: "Run", settings: ScoreSettings, as_json: bool) -> None:
     """Print the table of a run's scores."""
     from neuron_explainer.score import summary
-    from neuron_explainer.terminal import score_tables
+    from neuron_explainer.score.classification import CHANCE
+    from neuron_explainer.terminal import score_tables, verdict_tables
 
     rows = summary.rows_of(run, settings)
     if as_json:
         show({"run": run.name, "rows": [summary.as_json(row, settings.seed) for row in rows]}, True)
         return
     terminal = console()
-    terminal.print(f"run {run.name}: correlation of predicted and true activations")
-    terminal.print(score_tables([summary.cells(row) for row in rows]))
-    terminal.print()
+    if correlated := [summary.cells(row) for row in rows if row.correlation]:
+        terminal.print(f"run {run.name}: correlation of predicted and true activations")
+        terminal.print(score_tables(correlated))
+        terminal.print()
+    if judged := [summary.verdict_cells(row) for row in rows if row.verdicts]:
+        terminal.print(f"run {run.name}: verdicts about sequences, chance {CHANCE}")
+        terminal.print(verdict_tables(judged))
+        terminal.print()
     for line in summary.remarks(run, rows):
         terminal.print(line)
 

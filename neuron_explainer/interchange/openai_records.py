@@ -96,10 +96,11 @@ class ActivationRows:
 
     def _table(self, schema: pa.Schema) -> pa.Table:
         number = schema.field("activations").type.value_type
+        absent = [None] * len(self._columns["neuron"])  # what nothing published has
         columns = [
             self._activations.to_arrow(number)
             if field.name == "activations"
-            else pa.array(self._columns[field.name], field.type)
+            else pa.array(self._columns.get(field.name, absent), field.type)
             for field in schema
         ]
         return pa.table(columns, schema=schema)

@@ -1,6 +1,6 @@
 """Scores of sequence-level simulators: which sequences does the neuron fire in?
 
-truth       whether it fires (neurons, sequences)
+truth       whether it fires (neurons, sequences): True, or a number above 0
 predicted   how sure the simulator is that it does (neurons, sequences), larger is surer
 mask        which sequences count (neurons, sequences)
 
@@ -29,7 +29,7 @@ _Floats = NDArray[np.float64]
 
 
 def balanced_accuracy(
-    truth: BoolArray, predicted: FloatArray, mask: BoolArray, threshold: float = HALF_WAY
+    truth: BoolArray | FloatArray, predicted: FloatArray, mask: BoolArray, threshold: float = 0.0
 ) -> Scores:
     """The mean of the shares found among active and among silent sequences.
 
@@ -37,7 +37,7 @@ def balanced_accuracy(
     counts as half right. Raises ValueError when shapes differ.
     """
     check_shapes(truth, predicted, mask)
-    fires, silent = truth & mask, ~truth & mask
+    fires, silent = _kinds(truth, mask)
     with np.errstate(invalid="ignore", divide="ignore"):
         says = 0.5 * (1.0 + np.sign(np.asarray(predicted, np.float64) - threshold))
         found = np.where(fires, says, 0.0).sum(axis=1) / fires.sum(axis=1)
@@ -45,16 +45,22 @@ def balanced_accuracy(
     return _judged(0.5 * (found + spared), fires, silent, predicted)
 
 
-def auroc(truth: BoolArray, predicted: FloatArray, mask: BoolArray) -> Scores:
+def auroc(truth: BoolArray | FloatArray, predicted: FloatArray, mask: BoolArray) -> Scores:
     """The chance that an active sequence is ranked above a silent one, ties counted as half.
 
     The area under the receiver operating characteristic, from midranks. Raises ValueError when
     shapes differ.
     """
     check_shapes(truth, predicted, mask)
-    fires, silent = truth & mask, ~truth & mask
+    fires, silent = _kinds(truth, mask)
     values = np.array([_area(*row) for row in zip(predicted, fires, silent, strict=True)])
     return _judged(values.reshape(len(truth)), fires, silent, predicted)
+
+
+def _kinds(truth: BoolArray | FloatArray, mask: BoolArray) -> tuple[BoolArray, BoolArray]:
+    """Which sequences that count are active, and which are not (neurons, sequences)."""
+    active: BoolArray = truth > 0
+    return active & mask, ~active & mask
 
 
 def _area(predicted: FloatArray, fires: BoolArray, silent: BoolArray) -> float:

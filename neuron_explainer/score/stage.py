@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from neuron_explainer.config import ScoreSettings
 from neuron_explainer.errors import DataError
+from neuron_explainer.firing import firing_threshold
 from neuron_explainer.record_set import Corpus, RecordSet, list_column
 from neuron_explainer.records import BoolArray, FloatArray
 from neuron_explainer.runner import Progress, silent
@@ -18,11 +19,15 @@ from neuron_explainer.runs import Run
 from neuron_explainer.score.base import NO_CALIBRATION_TOKENS, Scores
 from neuron_explainer.score.correlation import correlation
 from neuron_explainer.score.panel import METRICS, score_all
+from neuron_explainer.score.sequences import SEQUENCE_METRICS, Verdicts, largest
 from neuron_explainer.store import Folder, Shard, locked
 
 Number = TypeVar("Number", bound=np.generic)
 RecordChoice = Literal["top_and_random", "random_only"]
 CHOICES: tuple[RecordChoice, ...] = ("top_and_random", "random_only")
+TOKEN_SCORES = tuple(f"{metric}_{choice}" for choice in CHOICES for metric in METRICS)
+# Random records alone are of one kind for most neurons: the mean would be over a few odd ones.
+SEQUENCE_SCORES = tuple(f"{metric}_top_and_random" for metric in SEQUENCE_METRICS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +102,20 @@ def _score_shard(
 ) -> pa.Table:
     simulations = folder.read(file)
     neurons = np.unique(simulations["neuron"].to_numpy())
+    names = SEQUENCE_SCORES if predicts_sequences(folder) else TOKEN_SCORES
     if not len(neurons):
-        return _scores_table(neurons, {})
+        return _scores_table(neurons, {}, names)
     joined = _join(simulations, _truth(record_set, shard), record_set.corpus)
+    if predicts_sequences(folder):
+        scores = _sequence_scores(joined, simulations, record_set, shard, settings)
+    else:
+        scores = _token_scores(joined, neurons, settings)
+    return _scores_table(neurons, scores, names)
+
+
+def _token_scores(
+    joined: "_Joined", neurons: NDArray[np.int32], settings: ScoreSettings
+) -> dict[str, Scores]:
     pairs = joined.of_split(settings.split, neurons)
     calibration = joined.of_split("calibration", neurons)
     scores: dict[str, Scores] = {}
@@ -117,7 +133,37 @@ def _score_shard(
         else:  # imported simulations have no calibration split
             figures = {"correlation": correlation(pairs.truth, pairs.predicted, chosen)}
         scores |= {f"{name}_{choice}": figure for name, figure in figures.items()}
-    return _scores_table(neurons, scores)
+    return scores
+
+
+def predicts_sequences(folder: Folder) -> bool:
+    """Whether these simulations are verdicts about sequences; those that do not say are not."""
+    return bool(folder.manifest().get("predicts") == "sequences")
+
+
+def _sequence_scores(
+    joined: "_Joined",
+    simulations: pa.Table,
+    record_set: RecordSet,
+    shard: Shard,
+    settings: ScoreSettings,
+) -> dict[str, Scores]:
+    """Against whether the neuron fires, or whether what was highlighted is where it does."""
+    thresholds = {
+        neuron.neuron.index: firing_threshold(neuron.statistics)
+        for neuron in record_set.shard(shard, ["neurons"])
+    }
+    least = np.array([thresholds[neuron] for neuron in joined.neuron.tolist()])
+    truth = pa.array(largest(joined.truth, joined.scored, joined.lengths) > least)
+    if "genuine" in simulations.column_names:
+        truth = pc.coalesce(simulations["genuine"].combine_chunks(), truth)
+    defined = joined.scored & np.isfinite(joined.predicted)
+    said = largest(joined.predicted, defined, joined.lengths)
+    rows = joined.split == settings.split
+    fires = truth.to_numpy(zero_copy_only=False)
+    verdicts = Verdicts(joined.neuron[rows], fires[rows], said[rows])
+    scores = verdicts.score(np.unique(joined.neuron))
+    return {f"{name}_top_and_random": figure for name, figure in scores.items()}
 
 
 def _truth(record_set: RecordSet, shard: Shard) -> pa.Table:
@@ -208,11 +254,13 @@ def _scored(corpus: Corpus, sequences: Sequence[int] | NDArray[np.int32]) -> Ite
         yield known[sequence]
 
 
-def _scores_table(neurons: NDArray[np.int32], scores: Mapping[str, Scores]) -> pa.Table:
+def _scores_table(
+    neurons: NDArray[np.int32], scores: Mapping[str, Scores], names: Sequence[str]
+) -> pa.Table:
     """All scores of some neurons; one that could not be computed is null with its reason."""
     columns: dict[str, pa.Array] = {"neuron": pa.array(neurons, pa.int32())}
     absent = Scores(np.full(len(neurons), np.nan), (NO_CALIBRATION_TOKENS,) * len(neurons))
-    for name in (f"{metric}_{choice}" for choice in CHOICES for metric in METRICS):
+    for name in names:
         figure = scores.get(name, absent)
         columns[name] = pa.array(figure.values, pa.float64(), mask=np.isnan(figure.values))
         columns[f"{name}_undefined"] = pa.array(figure.reasons, pa.string())

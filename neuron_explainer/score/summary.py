@@ -6,12 +6,17 @@ from dataclasses import asdict, dataclass
 from neuron_explainer.config import ScoreSettings
 from neuron_explainer.runs import Run, all_runs
 from neuron_explainer.score.base import Scores
+from neuron_explainer.score.classification import CHANCE
+from neuron_explainer.score.sequences import SEQUENCE_METRICS
 from neuron_explainer.score.stage import CHOICES, SiteScores, read_scores, table_name
 from neuron_explainer.score.statistics import Summary, summarise
+from neuron_explainer.store import Folder
 
 WHOLE_TABLE = {"explainer": "token-lookup", "table_size": "all"}
 WHOLE_TABLE_LABEL = "whole token table"
 NULLS = ("constant", "shuffled")
+_CORRELATION = {choice: f"correlation_{choice}" for choice in CHOICES}
+_VERDICTS = {metric: f"{metric}_top_and_random" for metric in SEQUENCE_METRICS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,9 @@ class Row:
     run: str
     simulator: str
     label: str
-    correlation: Mapping[str, Summary]  # by choice of records
+    null: bool  # whether it knows nothing of the neuron
+    correlation: Mapping[str, Summary]  # by choice of records; none where sequences are judged
+    verdicts: Mapping[str, Summary]  # by metric; only where sequences are judged
     scores: Mapping[str, Scores]  # all of them
 
 
@@ -37,9 +44,10 @@ def rows_of(run: Run, settings: ScoreSettings) -> list[Row]:
             for site in run.sites():
                 if folder.shards(f"{site}/{table_name(settings)}"):
                     scores = read_scores(folder, site, settings)
-                    rows.append(
-                        _row(scores, source.name, simulator, label or simulator, settings.seed)
-                    )
+                    shown = label or simulator
+                    null = shown in NULLS or _is_shuffled(folder)
+                    about = (source.name, simulator, shown, null)
+                    rows.append(_row(scores, about, settings.seed))
     order = {site: place for place, site in enumerate(run.sites())}
     return sorted(rows, key=lambda row: (order[row.site], _rank(row)))
 
@@ -66,27 +74,50 @@ def references(run: Run) -> list[Run]:
     ]
 
 
-def _row(scores: SiteScores, run: str, simulator: str, label: str, seed: int) -> Row:
-    correlations: dict[str, Summary] = {
-        choice: summarise(scores.scores[f"correlation_{choice}"], seed) for choice in CHOICES
-    }
-    return Row(scores.site, run, simulator, label, correlations, scores.scores)
+def _is_shuffled(folder: Folder) -> bool:
+    return bool(folder.manifest()["config"].get("shuffled"))
+
+
+def _row(scores: SiteScores, about: tuple[str, str, str, bool], seed: int) -> Row:
+    """`about`: run, simulator, label and whether it is a null."""
+    correlation, verdicts = (
+        {
+            key: summarise(scores.scores[name], seed)
+            for key, name in names.items()
+            if name in scores.scores
+        }
+        for names in (_CORRELATION, _VERDICTS)
+    )
+    return Row(scores.site, *about, correlation, verdicts, scores.scores)
 
 
 def cells(row: Row) -> dict[str, object]:
-    """A row as the terminal shows it."""
+    """A row of correlations as the terminal shows it."""
     main, random = (row.correlation[choice] for choice in CHOICES)
     shares = {str(limit): _percent(share) for limit, share in main.share_above.items()}
     return {
         "site": row.site,
         "label": row.label,
-        "null": row.label in NULLS,
+        "null": row.null,
         "n": f"{main.n:,}",
         "mean": _with_interval(main),
         "median": _figure(main.median),
         "undefined": _percent(main.undefined_share),
         "random": _with_interval(random),
         **shares,
+    }
+
+
+def verdict_cells(row: Row) -> dict[str, object]:
+    """A row of scores of verdicts about sequences as the terminal shows it."""
+    main = row.verdicts["auroc"]
+    return {
+        "site": row.site,
+        "label": row.label,
+        "null": row.null,
+        "n": f"{main.n:,}",
+        **{metric: _with_interval(made) for metric, made in row.verdicts.items()},
+        "undefined": _percent(main.undefined_share),
     }
 
 
@@ -111,7 +142,8 @@ def as_json(row: Row, seed: int) -> dict[str, object]:
     """A row for programs, with every score and its interval."""
     about = {"site": row.site, "run": row.run, "simulator": row.simulator, "label": row.label}
     scores = {name: asdict(summarise(figure, seed)) for name, figure in row.scores.items()}
-    return {**about, "scores": scores}
+    judged = {"predicts": "sequences", "chance": CHANCE} if row.verdicts else {"predicts": "tokens"}
+    return {**about, **judged, "scores": scores}
 
 
 def remarks(run: Run, rows: Sequence[Row]) -> list[str]:
@@ -121,11 +153,22 @@ def remarks(run: Run, rows: Sequence[Row]) -> list[str]:
         f"undefined ({', '.join(made.reasons)}); with undefined as 0 the mean is "
         f"{made.mean_undefined_as_zero:.3f}"
         for row in rows
-        if row.label not in NULLS
+        if not row.null
         for choice, made in row.correlation.items()
         if made.undefined_share and made.mean_undefined_as_zero is not None
     ]
-    if not any(row.label == WHOLE_TABLE_LABEL for row in rows) and not _is_whole_table(run):
+    lines += [
+        f"{row.site}, {row.label}: {made.undefined_share:.1%} undefined ({', '.join(made.reasons)})"
+        for row in rows
+        for made in [row.verdicts.get("auroc")]
+        if made is not None and made.undefined_share
+    ]
+    correlated = any(row.correlation for row in rows)
+    if (
+        correlated
+        and not any(row.label == WHOLE_TABLE_LABEL for row in rows)
+        and not _is_whole_table(run)
+    ):
         lines.append(
             "no whole-table baseline: collect with --whole-table, then explain with "
             "--table-size all, simulate and score it"

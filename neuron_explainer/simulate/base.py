@@ -1,15 +1,21 @@
 """What a simulator is, and what most of them share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
+
+import numpy as np
 
 from neuron_explainer.records import Explanation, Simulation, Stimulus
+
+Predicted = Literal["tokens", "sequences"]
 
 
 class Simulator(Protocol):
     """Predicts activations from an explanation and text alone.
 
-    Implementations are frozen dataclasses whose fields are their options.
+    Implementations are frozen dataclasses whose fields are their options. One whose prediction is
+    the same at all tokens of a sequence says so by `predicts: ClassVar = "sequences"`; one that
+    wants to see tokens highlighted, rightly or wrongly, by `highlights: ClassVar = True`.
     """
 
     @property
@@ -25,6 +31,12 @@ class Simulator(Protocol):
         """One simulation a stimulus, on any scale. Raises NeuronFailure."""
 
 
+def others_explanation(neurons: Sequence[int], seed: int) -> Mapping[int, int]:
+    """A random cycle through the neurons: none gets its own explanation if there are two."""
+    order = np.random.default_rng([seed, *neurons[:1]]).permutation(neurons)
+    return dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+
+
 class OwnExplanation:
     """For simulators that simulate every neuron with its own explanation: all but the nulls."""
 
@@ -34,3 +46,14 @@ class OwnExplanation:
         """Every neuron's own explanation."""
         del seed
         return {neuron: neuron for neuron in neurons}
+
+
+def predicted_by(simulator: Simulator) -> Predicted:
+    """What a simulator's predictions are about."""
+    predicted: Predicted = getattr(simulator, "predicts", "tokens")
+    return predicted
+
+
+def sees_highlights(simulator: Simulator) -> bool:
+    """Whether a simulator is to be given `Stimulus.highlighted`."""
+    return bool(getattr(simulator, "highlights", False))

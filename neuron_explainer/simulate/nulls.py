@@ -8,7 +8,7 @@ import numpy as np
 from neuron_explainer import registry
 from neuron_explainer.llm.base import LLM
 from neuron_explainer.records import Explanation, Simulation, Stimulus
-from neuron_explainer.simulate.base import OwnExplanation, Simulator
+from neuron_explainer.simulate.base import OwnExplanation, Simulator, others_explanation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,8 @@ class ShuffledSimulator:
     name = "shuffled"
 
     def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
-        """A random cycle through the neurons: none gets its own explanation if there are two."""
-        order = np.random.default_rng([seed, *neurons[:1]]).permutation(neurons)
-        return dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        """Another neuron's for each, if there are two."""
+        return others_explanation(neurons, seed)
 
     async def simulate(
         self, explanation: Explanation, stimuli: Sequence[Stimulus]

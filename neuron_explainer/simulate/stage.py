@@ -1,7 +1,7 @@
 """The simulate stage: explanations and stimuli in, predicted activations or failures out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,16 @@ from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Forecast, expected
 from neuron_explainer.llm.session import PRICES, accounted, opened, round_of, wants_all
 from neuron_explainer.record_set import RecordSet
-from neuron_explainer.records import Explanation, Failure, NeuronId, Record, Simulation, Split
+from neuron_explainer.records import (
+    Explanation,
+    Failure,
+    Highlight,
+    NeuronId,
+    NeuronRecord,
+    Simulation,
+    Split,
+    Stimulus,
+)
 from neuron_explainer.runner import (
     TOGETHER,
     Advance,
@@ -27,7 +36,8 @@ from neuron_explainer.runner import (
     silent,
 )
 from neuron_explainer.runs import Run, simulation_table
-from neuron_explainer.simulate.base import Simulator
+from neuron_explainer.simulate.base import Simulator, predicted_by, sees_highlights
+from neuron_explainer.simulate.marking import highlights
 from neuron_explainer.store import SHARD_SIZE, Folder, Shard, locked
 
 _SAMPLED = 8  # neurons that a forecast looks at
@@ -113,6 +123,7 @@ async def _simulate_all(stage: _Stage, progress: Progress) -> tuple[int, int]:
     folder, simulator, settings = stage.folder, stage.simulator, stage.settings
     config = {"simulator": simulator.name, "seed": settings.seed, "splits": _splits(settings)}
     folder.open(config | registry.options_of(simulator))
+    folder.update({"predicts": predicted_by(simulator)})
     _check_inputs(stage.run, folder)
     works = [
         _Work(site, shard, file)
@@ -168,10 +179,10 @@ async def plan(
         )
         if asked is not None:
             pairs = (
-                (explanation, [record.stimulus for record in records[neuron]])
+                (explanation, _stimuli(neurons[index], _shown(simulator, neurons[index], settings)))
                 for site, shard, file in todo
-                for records in [_held_out(_records(run, site), shard, _splits(settings))]
-                for neuron, explanation in run.explanations(site, file).items()
+                for neurons in [_held_out(_records(run, site), shard, settings)]
+                for index, explanation in run.explanations(site, file).items()
             )
             sample = (simulator.simulate(*pair) for pair in islice(pairs, _SAMPLED))
             prices = run.workspace.root / PRICES
@@ -208,15 +219,16 @@ async def _tables(stage: _Stage, work: _Work, concurrency: int, advance: Advance
     """The simulations and failures of one shard. Raises Deferred."""
     run, simulator = stage.run, stage.simulator
     explanations = run.explanations(work.site, work.file)
-    records = _held_out(_records(run, work.site), work.shard, _splits(stage.settings))
+    records = _held_out(_records(run, work.site), work.shard, stage.settings)
     neurons = sorted(explanations.keys() & records.keys())
     source = simulator.assign(neurons, stage.settings.seed)
 
     async def one(place: int) -> list[Simulation]:
         neuron = neurons[place]
         explanation: Explanation = explanations[source[neuron]]
-        stimuli = [record.stimulus for record in records[neuron]]
-        return await simulator.simulate(explanation, stimuli)
+        shown = _shown(simulator, records[neuron], stage.settings)
+        made = await simulator.simulate(explanation, _stimuli(records[neuron], shown))
+        return [replace(one, highlight=mark) for one, mark in zip(made, shown, strict=True)]
 
     ids = [NeuronId(run.subject, work.site, neuron) for neuron in neurons]
     results = await map_neurons("simulate", ids, one, concurrency, advance)
@@ -225,14 +237,30 @@ async def _tables(stage: _Stage, work: _Work, concurrency: int, advance: Advance
     failures = [result for result in results if isinstance(result, Failure)]
     simulations = simulation_table(
         [neuron for neuron, _ in done],
-        [records[neuron] for neuron, _ in done],
+        [records[neuron].records for neuron, _ in done],
         [made for _, made in done],
     )
     return dict(zip(work.targets, (simulations, failure_table(failures)), strict=True))
 
 
 def _held_out(
-    record_set: RecordSet, shard: Shard, splits: Sequence[Split]
-) -> dict[int, tuple[Record, ...]]:
-    neurons = record_set.shard(shard, ["records"], splits)
-    return {neuron.neuron.index: neuron.records for neuron in neurons}
+    record_set: RecordSet, shard: Shard, settings: SimulateSettings
+) -> dict[int, NeuronRecord]:
+    neurons = record_set.shard(shard, ["records", "neurons"], _splits(settings))
+    return {neuron.neuron.index: neuron for neuron in neurons}
+
+
+def _shown(
+    simulator: Simulator, neuron: NeuronRecord, settings: SimulateSettings
+) -> Sequence[Highlight | None]:
+    """What is highlighted in each of a neuron's records, for a simulator that asks for it."""
+    if sees_highlights(simulator):
+        return highlights(neuron, settings.seed)
+    return [None] * len(neuron.records)
+
+
+def _stimuli(neuron: NeuronRecord, shown: Sequence[Highlight | None]) -> list[Stimulus]:
+    return [
+        replace(record.stimulus, highlighted=mark.tokens) if mark else record.stimulus
+        for record, mark in zip(neuron.records, shown, strict=True)
+    ]

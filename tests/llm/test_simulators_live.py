@@ -36,7 +36,8 @@ def url(assets: Path) -> Iterator[str]:
 
 
 def _stimulus(tokens: tuple[bytes, ...]) -> Stimulus:
-    return Stimulus(tokens, np.arange(len(tokens)) > 0)
+    scored = np.arange(len(tokens)) > 0
+    return Stimulus(tokens, scored, scored & (np.arange(len(tokens)) % 2 > 0))
 
 
 def _outcomes(
@@ -73,6 +74,7 @@ def _outcomes(
         ("numbers", {"schema": False, **ROOM}, 3),
         ("numbers", {"dense": True}, 3),
         ("detection", {}, 3),
+        ("fuzzing", {}, 3),
         ("one-at-a-time", ROOM, 3),
     ],
 )
@@ -102,7 +104,7 @@ def test_a_server_that_does_not_echo_is_refused_with_what_would_work(url: str) -
         _outcomes(url, "all-at-once", ROOM, SHORT, 1)
 
 
-@pytest.mark.parametrize("name", ["numbers", "one-at-a-time", "detection"])
+@pytest.mark.parametrize("name", ["numbers", "one-at-a-time", "detection", "fuzzing"])
 def test_a_sequence_that_is_too_long_for_the_context_is_refused(url: str, name: str) -> None:
     tokens = tuple(f" word{number}".encode() for number in range(900))
     long = tokens if name != "one-at-a-time" else (tokens[0], b" ".join(tokens))

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from neuron_explainer.records import Score
 from neuron_explainer.score.base import NOT_FINITE, TRUTH_CONSTANT
-from neuron_explainer.score.classification import CHANCE, NO_SEQUENCES, auroc, balanced_accuracy
+from neuron_explainer.score.classification import (
+    CHANCE,
+    HALF_WAY,
+    NO_SEQUENCES,
+    auroc,
+    balanced_accuracy,
+)
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.integers(0, 10)), max_size=14)
 
@@ -21,7 +27,7 @@ def _both(
     counted = np.array([mask if mask is not None else [True] * len(truth)], np.bool_)
     fires, said = np.array([truth], np.bool_), np.array([predicted], np.float64)
     return (
-        balanced_accuracy(fires, said, counted).at(0),
+        balanced_accuracy(fires, said, counted, HALF_WAY).at(0),
         auroc(fires, said, counted).at(0),
     )
 
@@ -42,7 +48,8 @@ def test_chance_is_what_a_simulator_gets_that_knows_nothing() -> None:
     rng = np.random.default_rng(0)
     truth, predicted = rng.random((2000, 20)) < 0.2, rng.random((2000, 20)) * 10
     mask = np.ones(truth.shape, np.bool_)
-    for scores in (balanced_accuracy(truth, predicted, mask), auroc(truth, predicted, mask)):
+    accuracy = balanced_accuracy(truth, predicted, mask, HALF_WAY)
+    for scores in (accuracy, auroc(truth, predicted, mask)):
         assert np.nanmean(scores.values) == pytest.approx(CHANCE, abs=0.01)
 
 

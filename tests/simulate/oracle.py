@@ -133,23 +133,31 @@ class Oracle:
         """A structured reply and the alternatives of each of its values."""
         rows = [row.split("\t", 1) for row in _BLOCK.findall(text)[-1].split("\n")]
         assert [int(index) for index, _ in rows] == list(range(len(rows)))
-        tokens = [token_text.read(token) for _, token in rows]
         if "verdicts" in text:
-            fires = [bool(neuron(token, b"")) for token in tokens]
-            entries = [{"index": at, "fires": says} for at, says in enumerate(fires)]
-            tops = [{"true": log(0.9 if says else 0.1)} for says in fires]
-            tops = [top | {"false": log(1 - exp(top["true"]))} for top in tops]
-            return orjson.dumps({"verdicts": entries}).decode(), tops
+            return self._verdicts(text, [token for _, token in rows], neuron)
+        tokens = [token_text.read(token) for _, token in rows]
         dense = "List every token" in text
         found = {at: level for at, level in enumerate(levels(neuron, tokens)) if dense or level}
         listed = [{"index": at, "activation": level} for at, level in found.items()]
         reply = orjson.dumps({"activations": listed}, option=orjson.OPT_INDENT_2).decode()
         return reply, [self._distribution(level) for level in found.values()]
 
+    def _verdicts(
+        self, text: str, rows: Sequence[str], neuron: Neuron
+    ) -> tuple[str, list[dict[str, float]]]:
+        """A neuron is given each text; where some of it is marked, what is, and the text."""
+        field = "correct" if '"correct"' in text else "fires"
+        asked = [marked(row) if field == "correct" else (token_text.read(row), b"") for row in rows]
+        says = [bool(neuron(*about)) for about in asked]
+        entries = [{"index": at, field: yes} for at, yes in enumerate(says)]
+        tops = [{"true": log(0.9 if yes else 0.1)} for yes in says]
+        tops = [top | {"false": log(1 - exp(top["true"]))} for top in tops]
+        return orjson.dumps({"verdicts": entries}).decode(), tops
+
     def _in_tokens(self, reply: str, tops: list[dict[str, float]], request: Request) -> Choice:
         if request.top_logprobs is None:
             return Choice(reply, "stop")
-        values = [m.span(1) for m in re.finditer(r'"(?:fires|activation)": ?(\w+)', reply)]
+        values = [m.span(1) for m in re.finditer(r'"(?:fires|correct|activation)": ?(\w+)', reply)]
         cuts = {0, *[at for span in values for at in span], *range(0, len(reply), 5)}
         inside = {at for begin, end in values for at in range(begin + 1, end)}
         if self.ten_in_two:
@@ -165,6 +173,20 @@ class Oracle:
         }
         found = [by_start.get(at, {"7": 0.0}) for at in starts]
         return Choice(reply, "stop", Logprobs(tokens, [0.0] * len(tokens), found))
+
+
+def marked(row: str) -> tuple[bytes, bytes]:
+    """What stands «between marks» in a row of a prompt, in order, and the row without marks."""
+    stretches = [""]
+    for piece in re.findall(r"\\.|[^\\]", row):
+        if piece in (token_text.OPEN, token_text.CLOSE):
+            stretches.append("")
+            assert (piece == token_text.OPEN) == (len(stretches) % 2 == 0), row
+        else:
+            stretches[-1] += piece
+    assert len(stretches) % 2 == 1, row
+    read = [token_text.read(stretch) for stretch in stretches]
+    return b"|".join(read[1::2]), b"".join(read)
 
 
 def _block_tokens(text: str) -> list[bytes]:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from random import Random
 from typing import Any
 from zlib import crc32
@@ -19,7 +21,7 @@ from neuron_explainer import registry
 from neuron_explainer.errors import ConfigError, LLMError, NeuronFailure
 from neuron_explainer.llm.base import LLM, Capabilities
 from neuron_explainer.records import Explanation, NeuronId, Simulation, Stimulus
-from neuron_explainer.score.classification import auroc, balanced_accuracy
+from neuron_explainer.score.classification import HALF_WAY, auroc, balanced_accuracy
 
 Floats = NDArray[np.float64]
 CHAT = Capabilities(True, False, 20, True)
@@ -146,6 +148,31 @@ def test_no_hostile_text_gets_the_verdict_of_another(can: Capabilities) -> None:
         np.testing.assert_allclose(made.activations, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("can", [CHAT, PLAIN, BARE], ids=["chat", "plain", "bare"])
+def test_no_hostile_text_loses_its_marks_or_gets_the_verdict_of_another(can: Capabilities) -> None:
+    def fits(marked: bytes, text: bytes) -> int:
+        return crc32(marked + b" in " + text) % 2
+
+    rng = np.random.default_rng(0)
+    stimuli = [stimulus(tokens) for tokens in sequences(1000)]
+    stimuli = [
+        replace(text, highlighted=rng.random(len(text.tokens)) < 0.4) if place % 9 else text
+        for place, text in enumerate(stimuli)
+    ]
+    fuzzing = registry.make("simulators", "fuzzing", {}, llm=Oracle({"x": fits}, can))
+    yes, no = (9.0, 1.0) if can.top_logprobs else (10.0, 0.0)
+    for made, text in zip(simulate(fuzzing, "x", stimuli), stimuli, strict=True):
+        if text.highlighted is None:
+            assert np.isnan(made.activations).all()
+            continue
+        pairs = groupby(
+            zip(text.tokens, text.highlighted.tolist(), strict=True), lambda pair: pair[1]
+        )
+        inside = [b"".join(token for token, _ in group) for strong, group in pairs if strong]
+        expected = yes if fits(b"|".join(inside), b"".join(text.tokens)) else no
+        np.testing.assert_allclose(made.activations, expected, rtol=1e-6)
+
+
 def test_an_oracle_that_detects_is_always_right_and_a_liar_no_better_than_chance() -> None:
     def fires(text: bytes, before: bytes) -> int:
         return int(b" tea" in text)
@@ -159,7 +186,7 @@ def test_an_oracle_that_detects_is_always_right_and_a_liar_no_better_than_chance
         llm = Oracle({"x": neuron}, CHAT)
         made = simulate(registry.make("simulators", "detection", {}, llm=llm), "x", stimuli)
         said = np.array([[simulation.activations[0] for simulation in made]])
-        for score in (balanced_accuracy, auroc):
+        for score in (partial(balanced_accuracy, threshold=HALF_WAY), auroc):
             value = score(truth, said, np.ones_like(truth)).at(0).value
             assert value is not None
             assert low <= value <= high
@@ -274,6 +301,7 @@ def test_a_failed_request_fails_the_neuron_after_the_others_have_come(name: str)
         ("one-at-a-time", "few_shot", -1),
         ("numbers", "few_shot", -1),
         ("detection", "sequences", 0),
+        ("fuzzing", "few_shot", -1),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(name: str, option: str, value: int) -> None:
@@ -281,7 +309,9 @@ def test_an_option_that_makes_no_sense_is_refused(name: str, option: str, value:
         registry.make("simulators", name, {option: value}, llm=Oracle(NEURONS))
 
 
-@pytest.mark.parametrize("name", ["all-at-once", "one-at-a-time", "numbers", "detection"])
+@pytest.mark.parametrize(
+    "name", ["all-at-once", "one-at-a-time", "numbers", "detection", "fuzzing"]
+)
 def test_every_neuron_is_simulated_with_its_own_explanation(name: str) -> None:
     simulator = registry.make("simulators", name, {}, llm=Oracle(NEURONS))
     assert simulator.name == name

@@ -20,7 +20,7 @@ NEURONS: Mapping[str, Neuron] = {"hot drinks": lambda token, _: 7 if token == b"
 NEURON = NeuronId("tiny", "blocks.0.mlp.hook_post", 3)
 TEXTS = (
     (b"<|endoftext|>", b"She", b" drank", b" tea", b"\n", b"\xe2\x98", b"\x95", b"<end>"),
-    (b"<|endoftext|>", b"A", b"\tcold", b" day"),
+    (b"<|endoftext|>", b"A", b"\tcold", b" day", "«".encode()),
 )
 
 
@@ -32,7 +32,8 @@ def _asked(name: str, can: Capabilities, stimuli: list[Stimulus], **options: Any
 
 
 def _stimulus(tokens: tuple[bytes, ...]) -> Stimulus:
-    return Stimulus(tokens, np.arange(len(tokens)) > 0)
+    scored = np.arange(len(tokens)) > 0
+    return Stimulus(tokens, scored, scored & (np.arange(len(tokens)) % 4 > 1))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,8 @@ def _stimulus(tokens: tuple[bytes, ...]) -> Stimulus:
         ("numbers-sparse-chat", "numbers", BARE, {}, 0),
         ("numbers-dense-plain", "numbers", PLAIN, {"dense": True}, 0),
         ("detection-chat", "detection", BARE, {}, 0),
+        ("fuzzing-chat", "fuzzing", BARE, {}, 0),
+        ("fuzzing-plain", "fuzzing", PLAIN, {"few_shot": 1}, 0),
     ],
 )
 def test_prompts_are_as_they_were(
@@ -109,9 +112,9 @@ def test_one_at_a_time_sends_little_that_the_request_before_had_not(
     assert max(new) <= 30
 
 
-def test_numbers_and_detection_share_what_stands_before_the_sequences() -> None:
+def test_numbers_detection_and_fuzzing_share_what_stands_before_the_sequences() -> None:
     stimuli = [_stimulus(TEXTS[number % 2]) for number in range(12)]
-    for name in ("numbers", "detection"):
+    for name in ("numbers", "detection", "fuzzing"):
         texts = [written(request.prompt) for request in _asked(name, ALL, stimuli)]
         assert len(texts) > 1
         assert _shared(texts).count("The neuron responds to: hot drinks") == 1
