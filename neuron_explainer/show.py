@@ -1,6 +1,6 @@
 """One neuron, with everything that the workspace holds about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ class Judged:
     run: str
     explanation: Explanation
     scores: Mapping[str, Mapping[str, float | None]]
+    nulls: Set[str]  # those simulators that know nothing of the neuron
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,15 @@ def find(workspace: Workspace, neuron: NeuronId) -> Found:
     for run in runs_of(workspace, neuron.subject):
         explanation = run.explanation(neuron)
         if explanation is not None:
-            judged.append(Judged(run.name, explanation, _scores(run, neuron)))
+            scores = _scores(run, neuron)
+            nulls = {name for name in scores if _is_null(run, name)}
+            judged.append(Judged(run.name, explanation, scores, nulls))
     return Found(record, judged)
+
+
+def _is_null(run: Run, simulator: str) -> bool:
+    config = run.simulations(simulator).manifest()["config"]
+    return simulator in {"constant", "shuffled"} or bool(config.get("shuffled"))
 
 
 def _scores(run: Run, neuron: NeuronId) -> dict[str, dict[str, float | None]]:
@@ -79,7 +87,7 @@ def _title(judged: Judged) -> str:
     figures = [
         f"{simulator} {_scored(scores)}"
         for simulator, scores in judged.scores.items()
-        if simulator not in {"constant", "shuffled"}
+        if simulator not in judged.nulls
     ]
     return "  ".join([judged.run, *(f"({figure})" for figure in figures)])
 

@@ -48,6 +48,8 @@ def rows_of(run: Run, settings: ScoreSettings) -> list[Row]:
                     null = shown in NULLS or _is_shuffled(folder)
                     about = (source.name, simulator, shown, null)
                     rows.append(_row(scores, about, settings.seed))
+    if not any(row.correlation for row in rows if row.run == run.name):
+        rows = [row for row in rows if row.run == run.name]  # references say nothing about verdicts
     order = {site: place for place, site in enumerate(run.sites())}
     return sorted(rows, key=lambda row: (order[row.site], _rank(row)))
 

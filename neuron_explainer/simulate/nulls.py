@@ -6,9 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuron_explainer import registry
+from neuron_explainer.errors import ConfigError
 from neuron_explainer.llm.base import LLM
 from neuron_explainer.records import Explanation, Simulation, Stimulus
-from neuron_explainer.simulate.base import OwnExplanation, Simulator, others_explanation
+from neuron_explainer.simulate.base import (
+    OwnExplanation,
+    Simulator,
+    others_explanation,
+    predicted_by,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,11 @@ class ShuffledSimulator:
     async def simulate(
         self, explanation: Explanation, stimuli: Sequence[Stimulus]
     ) -> list[Simulation]:
-        """As the other simulator does."""
+        """As the other simulator does. Raises ConfigError for one that judges sequences."""
         other: Simulator = registry.make("simulators", self.of, {}, llm=self.llm)
+        if predicted_by(other) == "sequences":
+            raise ConfigError(
+                f"shuffled predicts tokens, {self.of} sequences: simulate with {self.of} and "
+                "--option shuffled=true"
+            )
         return await other.simulate(explanation, stimuli)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
+from zlib import crc32
 
 import numpy as np
 
@@ -34,7 +35,7 @@ _LEAD = "Reply:\n"
 
 @dataclass(frozen=True, slots=True)
 class VerdictSimulator(ABC):
-    """Every sequence in one request with a few others, in a seeded order."""
+    """Every sequence in one request with a few others, in an order seeded for each neuron."""
 
     llm: LLM
     sequences: int = 5  # in one request
@@ -76,7 +77,7 @@ class VerdictSimulator(ABC):
         """One constant a sequence, from 0 to 10. Raises NeuronFailure, LLMError."""
         capabilities = await checked(self.llm, self.needs)
         texts = [self.text(stimulus) for stimulus in stimuli]
-        batches = self._batches(texts)
+        batches = self._batches(texts, explanation)
         introduction = self._introduction(explanation.text)
         questions = [
             f"{introduction}\n{_rows([texts[place] or '' for place in batch])}" for batch in batches
@@ -96,9 +97,14 @@ class VerdictSimulator(ABC):
             for place, stimulus in enumerate(stimuli)
         ]
 
-    def _batches(self, texts: Sequence[str | None]) -> list[list[int]]:
-        """Which sequences are asked about together."""
-        order = np.random.default_rng(self.seed).permutation(len(texts)).tolist()
+    def _batches(self, texts: Sequence[str | None], explanation: Explanation) -> list[list[int]]:
+        """Which sequences are asked about together.
+
+        Each neuron has an order of its own: with one for all, a model that says yes to every other
+        text would be right or wrong about the same ones of every neuron.
+        """
+        seed = [self.seed, crc32(str(explanation.neuron).encode())]
+        order = np.random.default_rng(seed).permutation(len(texts)).tolist()
         asked_about = [place for place in order if texts[place] is not None]
         starts = range(0, len(asked_about), self.sequences)
         return [asked_about[start : start + self.sequences] for start in starts]
