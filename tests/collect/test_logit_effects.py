@@ -140,6 +140,17 @@ def test_effects_are_those_of_a_direct_computation(
         np.testing.assert_allclose(effects, [*ordered[:10], *ordered[-10:]], atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_read_in_single(tokenizer: Any, dtype: torch.dtype) -> None:
+    model = _model(tokenizer, tied=True).to(dtype)
+    expected = _reference(model, _directions(model)[_MLP])
+    effects = LogitEffects(HuggingFaceSubject(model, tokenizer), 10)
+    (table,) = effects.shard(_MLP, Shard(0, _INNER)).values()
+    columns = table.to_pydict()
+    places = columns["neuron"], columns["token"]
+    np.testing.assert_allclose(columns["effect"], expected[places], atol=1e-5)
+
+
 def test_an_effect_is_how_the_models_own_logits_change_to_first_order(
     model: Any, subject: SparseSubject
 ) -> None:
