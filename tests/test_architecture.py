@@ -103,8 +103,8 @@ READS = (("compare.*", "score.*"), ("publish.*", "score.summary"))
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device
-    "torch": ("subjects.*", "collect.*", "llm.local"),
-    "transformers": ("subjects.*", "llm.local"),
+    "torch": ("subjects.*", "collect.*", "llm.local", "llm.local_*"),
+    "transformers": ("subjects.*", "llm.local", "llm.local_*"),
     **dict.fromkeys(
         ("openai", "httpx", "aiohttp", "requests", "urllib", "http"),
         ("llm.*", "publish.hub", "interchange.*"),

@@ -4,15 +4,19 @@ message     one turn of a chat
 request     a chat or a plain prompt with all that shapes the answer
 choice      one answer; `Request.n` asks for several
 logprobs    natural log probabilities, in columns, one item a token
+reading     texts of which nothing is continued, only what could stand at some places is asked
+masses      the answer to a reading: natural log probabilities of a few texts at each place
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from neuron_explainer.errors import LLMError
 
@@ -144,6 +148,41 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What could stand at some places of texts that begin alike.
+
+    A text is the first of `prefixes` with which all texts fit into the model's context, then
+    `head`, then one of `bodies`. Prefixes are meant to come again in other readings.
+    """
+
+    prefixes: tuple[str, ...]
+    head: str
+    bodies: tuple[str, ...]
+    after: str  # one ASCII character: a place is where a body goes on after it
+    targets: tuple[str, ...]  # the texts whose probabilities are read
+    # Where the tokenizer writes a target as another one and a rest ("10" as "1" and "0"), the
+    # other's mass is parted among the two if its share of all masses is at least this.
+    least_share: float
+
+    def key(self, model: str) -> str:
+        """As `Request.key`."""
+        content = orjson.dumps([_KEY_VERSION, "reading", model, self])
+        return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Masses:
+    """Natural log probabilities up to a constant in each row.
+
+    `values` is (places, targets), the places of all bodies one after another; -inf where there is
+    no mass, a whole row where no token begins at the place.
+    """
+
+    values: NDArray[np.float32]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a backend can be asked for. What a server claims is verified in every reply."""
 
@@ -154,6 +193,7 @@ class Capabilities:
     prompt_logprobs: bool = False
     n: bool = False
     context: int | None = None  # tokens, prompt and answer together; None: not known
+    reading: bool = False  # it is a Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +229,22 @@ class LLM(Protocol):
     async def close(self) -> None:
         """Let go of connections and files."""
         ...
+
+
+@runtime_checkable
+class Reader(LLM, Protocol):
+    """A language model at hand, of which more can be read than a server gives."""
+
+    async def read(self, reading: Reading) -> Masses:
+        """The masses. Raises as `complete`."""
+        ...
+
+
+def reader(llm: LLM) -> Reader:
+    """`llm`, whose capabilities say that it is a Reader. Raises LLMError when it is none."""
+    if isinstance(llm, Reader):
+        return llm
+    raise LLMError(f"{llm.model} cannot be read in process")
 
 
 def needs(request: Request) -> list[Feature]:

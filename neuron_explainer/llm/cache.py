@@ -9,14 +9,15 @@ last second's replies. When two processes ask the same at once, both use the rep
 import asyncio
 import sqlite3
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import orjson
 
 from neuron_explainer.errors import DataError, LLMError, WorkspaceError
@@ -25,10 +26,15 @@ from neuron_explainer.llm.base import (
     Capabilities,
     Choice,
     Logprobs,
+    Masses,
+    Reading,
     Request,
     Response,
     Usage,
+    reader,
 )
+
+Answer = TypeVar("Answer", Response, Masses)
 
 _TABLE = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply BLOB) WITHOUT ROWID"
 _BUSY_SECONDS = 60.0
@@ -40,7 +46,7 @@ _COMPRESS_ABOVE = 2048  # bytes
 class _Flight:
     """A request on its way, and how many wait for it."""
 
-    task: asyncio.Task[Response]
+    task: asyncio.Task[Any]
     waiting: int = 0
 
 
@@ -94,39 +100,61 @@ class Cache:
     async def complete(self, request: Request) -> Response:
         """The remembered answer, or a new one, which is saved first."""
         key = request.key(self.model)
+        return await self._kept(key, lambda: self._inner.complete(request), encode, decode)
+
+    async def read(self, reading: Reading) -> Masses:
+        """The remembered masses, or new ones, which are saved first."""
+        key, inner = reading.key(self.model), reader(self._inner)
+        return await self._kept(key, lambda: inner.read(reading), encode_masses, decode_masses)
+
+    async def _kept(
+        self,
+        key: str,
+        ask: Callable[[], Awaitable[Answer]],
+        encode: Callable[[Answer], bytes],
+        decode: Callable[[bytes], Answer],
+    ) -> Answer:
         flight = self._flights.get(key)
         if flight is None:
             saved = self._read(key)
             if saved is not None:
                 self.hits += 1
                 return decode(saved)
-            flight = self._flights[key] = _Flight(asyncio.create_task(self._fetch(key, request)))
-            flight.task.add_done_callback(lambda task: self._landed(key, task))
+            task = asyncio.create_task(self._fetch(key, ask, encode, decode))
+            flight = self._flights[key] = _Flight(task)
+            task.add_done_callback(lambda task: self._landed(key, task))
         flight.waiting += 1
         try:
             # shielded: one that stops waiting must not take the reply from the others
-            return await asyncio.shield(flight.task)
+            answer: Answer = await asyncio.shield(flight.task)
+            return answer
         finally:
             flight.waiting -= 1
             if not flight.waiting:
                 self._forget(key, flight.task)  # first, so that nobody joins a cancelled one
                 flight.task.cancel()
 
-    def _forget(self, key: str, task: asyncio.Task[Response]) -> None:
+    def _forget(self, key: str, task: asyncio.Task[Any]) -> None:
         if key in self._flights and self._flights[key].task is task:
             del self._flights[key]
 
-    def _landed(self, key: str, task: asyncio.Task[Response]) -> None:
+    def _landed(self, key: str, task: asyncio.Task[Any]) -> None:
         self._forget(key, task)
         if not task.cancelled():
             task.exception()  # looked at: when all have stopped waiting, nobody else will
 
-    async def _fetch(self, key: str, request: Request) -> Response:
-        response = await self._inner.complete(request)
-        content = encode(response)
+    async def _fetch(
+        self,
+        key: str,
+        ask: Callable[[], Awaitable[Answer]],
+        encode: Callable[[Answer], bytes],
+        decode: Callable[[bytes], Answer],
+    ) -> Answer:
+        answer = await ask()
+        content = encode(answer)
         self._write("INSERT OR IGNORE", key, content)
         saved = self._read(key)
-        return response if saved is None or saved == content else decode(saved)
+        return answer if saved is None or saved == content else decode(saved)
 
     def _write(self, how: str, key: str, content: bytes) -> None:
         try:
@@ -182,7 +210,28 @@ def decode(content: bytes) -> Response:
         plain = content if content[:1] == b"{" else zlib.decompress(content)
         return _response(orjson.loads(plain))
     except (zlib.error, orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"a saved reply is damaged ({error}); delete the cache's file") from error
+        raise _damaged(error) from error
+
+
+def encode_masses(masses: Masses) -> bytes:
+    """Masses as they are saved: a line of JSON, then the values' bytes."""
+    line = orjson.dumps({"shape": masses.values.shape, "usage": masses.usage})
+    return line + b"\n" + masses.values.astype("<f4").tobytes()
+
+
+def decode_masses(content: bytes) -> Masses:
+    """The inverse of `encode_masses`. Raises DataError."""
+    line, _, values = content.partition(b"\n")
+    try:
+        header = orjson.loads(line)
+        made = np.frombuffer(values, "<f4").reshape(header["shape"])
+        return Masses(made, Usage(**header["usage"]))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> DataError:
+    return DataError(f"a saved reply is damaged ({error}); delete the cache's file")
 
 
 def _response(saved: Mapping[str, Any]) -> Response:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 from neuron_explainer import registry
 from neuron_explainer.errors import ConfigError
-from neuron_explainer.llm.base import LLM, BackendSettings, Capabilities, Request, Response, Usage
+from neuron_explainer.llm.base import (
+    LLM,
+    BackendSettings,
+    Capabilities,
+    Masses,
+    Reading,
+    Request,
+    Response,
+    Usage,
+    reader,
+)
 from neuron_explainer.llm.cache import Cache
 from neuron_explainer.llm.limits import Caps, Limits
 from neuron_explainer.llm.prices import Prices, load
@@ -69,6 +79,10 @@ class Stack:
     async def complete(self, request: Request) -> Response:
         """The answer, from the cache or from the model."""
         return await self._outer.complete(request)
+
+    async def read(self, reading: Reading) -> Masses:
+        """The masses, from the cache or from the model."""
+        return await reader(self._outer).read(reading)
 
     async def close(self) -> None:
         """Let go of connections and files."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neuron_explainer.errors import NeuronFailure
 from neuron_explainer.llm import prices
-from neuron_explainer.llm.base import LLM, Capabilities, Request, Response, Usage
+from neuron_explainer.llm.base import LLM, Capabilities, Masses, Reading, Request, Response, Usage
 
 FORECAST = "forecast"  # the cause of every failure here
 _BYTES_PER_TOKEN = 4  # of English text with today's vocabularies
@@ -40,6 +40,13 @@ class Forecast:
         read = len(text.encode()) // _BYTES_PER_TOKEN
         self.asked += Usage(read, 0, request.max_tokens * request.n, 1)
         raise NeuronFailure(FORECAST, "nothing was sent")
+
+    async def read(self, reading: Reading) -> Masses:
+        """As `complete`; every text counts whole, as in `Usage`."""
+        shared = len((reading.prefixes[0] + reading.head).encode())
+        read = sum(shared + len(body.encode()) for body in reading.bodies) // _BYTES_PER_TOKEN
+        self.asked += Usage(read, 0, 0, 1)
+        raise NeuronFailure(FORECAST, "nothing was read")
 
     async def close(self) -> None:
         """Let go of connections and files."""

@@ -7,14 +7,26 @@ are passed by no more than the requests in flight. What a failed reply took coun
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from neuron_explainer.errors import ConfigError, NeuronFailure
-from neuron_explainer.llm.base import LLM, Capabilities, Request, Response, Usage
+from neuron_explainer.llm.base import (
+    LLM,
+    Capabilities,
+    Masses,
+    Reading,
+    Request,
+    Response,
+    Usage,
+    reader,
+)
 from neuron_explainer.llm.failures import Transient, Unusable
 from neuron_explainer.llm.prices import Prices
+
+Answer = TypeVar("Answer", Response, Masses)
 
 _START = 8
 
@@ -130,18 +142,26 @@ class Limits:
 
     async def complete(self, request: Request) -> Response:
         """The answer, once there is room; NeuronFailure("budget") once a cap is reached."""
+        return await self._admitted(lambda: self._inner.complete(request))
+
+    async def read(self, reading: Reading) -> Masses:
+        """As `complete`."""
+        inner = reader(self._inner)
+        return await self._admitted(lambda: inner.read(reading))
+
+    async def _admitted(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         async with self._gate.pass_through() as entered:
             self._check_caps()
             try:
-                response = await self._inner.complete(request)
+                answer = await call()
             except NeuronFailure as failure:
                 self.spent += failure.usage if isinstance(failure, Unusable) else Usage(requests=1)
                 if isinstance(failure, Transient) and failure.slow_down:
                     self._gate.narrow(entered)
                 raise
-            self.spent += response.usage
+            self.spent += answer.usage
             self._gate.widen()
-            return response
+            return answer
 
     async def close(self) -> None:
         """Close the wrapped model."""

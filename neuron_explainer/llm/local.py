@@ -8,11 +8,11 @@ import asyncio
 import hashlib
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from neuron_explainer.llm.base import (
     Capabilities,
     Choice,
     Logprobs,
+    Masses,
+    Reading,
     Request,
     Response,
     Usage,
@@ -30,9 +32,13 @@ from neuron_explainer.llm.base import (
     require,
 )
 from neuron_explainer.llm.failures import brief
+from neuron_explainer.llm.local_prompts import Tokens
+from neuron_explainer.llm.local_reading import LocalReader
 from neuron_explainer.llm.logprobs import merged
 from neuron_explainer.llm.token_text import texts_and_offsets
 from neuron_explainer.subjects.tokenizer import HuggingFaceTokenizer
+
+Result = TypeVar("Result")
 
 _ROWS = 512  # positions whose probabilities are computed together
 _DIGEST_BYTES = 1 << 16  # of each end of a file
@@ -74,6 +80,7 @@ class Local:
             prompt_logprobs=True,
             n=True,
             context=self.context,
+            reading=True,
         )
 
     @property
@@ -86,15 +93,28 @@ class Local:
     async def complete(self, request: Request) -> Response:
         """The answer; cancelling stops it at the next token."""
         require(await self.capabilities(), needs(request), self._source)
+        return await self._in_thread(partial(self._answer, request))
+
+    async def read(self, reading: Reading) -> Masses:
+        """The masses; cancelling stops it at the next batch."""
+        return await self._in_thread(partial(self._reader.read, reading))
+
+    async def _in_thread(self, work: Callable[[threading.Event], Result]) -> Result:
+        """The result of `work`, which ends soon after the event is set."""
         stop = threading.Event()
         async with self._lock:
-            work = asyncio.create_task(asyncio.to_thread(self._answer, request, stop))
+            task = asyncio.create_task(asyncio.to_thread(work, stop))
             try:
-                return await asyncio.shield(work)
+                return await asyncio.shield(task)
             except asyncio.CancelledError:
                 stop.set()
-                await asyncio.wait([work])  # the thread uses the model: it must not be left behind
+                await asyncio.wait([task])  # the thread uses the model: it must not be left behind
+                task.exception()  # looked at: nobody else will
                 raise
+
+    @cached_property
+    def _reader(self) -> LocalReader:
+        return LocalReader(self.network, Tokens(self.tokenizer, self.vocabulary, self.context))
 
     async def close(self) -> None:
         """Nothing is open."""

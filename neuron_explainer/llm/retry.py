@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
 from neuron_explainer.errors import LLMError, NeuronFailure
-from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request, Response, lacking, needs
+from neuron_explainer.llm.base import (
+    LLM,
+    Capabilities,
+    Feature,
+    Masses,
+    Reading,
+    Request,
+    Response,
+    lacking,
+    needs,
+    reader,
+)
 from neuron_explainer.llm.failures import Lack, Rejected, Transient, Unusable
 
 Result = TypeVar("Result")
@@ -62,6 +73,11 @@ class Retry:
             raise
         self._seen.update(needs(request))
         return response
+
+    async def read(self, reading: Reading) -> Masses:
+        """The masses of the first try that succeeds."""
+        inner = reader(self._inner)
+        return await self._tried(lambda: inner.read(reading))
 
     async def close(self) -> None:
         """Close the wrapped model."""

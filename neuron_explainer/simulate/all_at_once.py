@@ -8,20 +8,20 @@ Bills et al. 2023, "Simulate".
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from neuron_explainer import prompts, token_text
-from neuron_explainer.activations import END, START
-from neuron_explainer.few_shot import FewShotNeuron, FewShotRecord, load_few_shot
-from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request
+from neuron_explainer.activations import END, LEVELS, START
+from neuron_explainer.few_shot import FewShotRecord, load_few_shot
+from neuron_explainer.llm.base import LLM, Capabilities, Feature, Reading, Request, reader, require
 from neuron_explainer.records import Explanation, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
     ALTERNATIVES,
     at_least,
-    checked,
     defined,
     fitted,
     together,
@@ -38,6 +38,7 @@ from neuron_explainer.simulate.readings import (
 from neuron_explainer.simulate.rendering import one_line, rendered, shown
 
 _QUARTERS = 4
+_LEVEL_TEXTS = tuple(str(level) for level in range(LEVELS + 1))
 _LEAST_ONE = 1e-3  # a share of "1" below this moves the mean by less than 0.01, whatever follows
 
 
@@ -46,7 +47,8 @@ class AllAtOnceSimulator(OwnExplanation):
     """One request a sequence; needs a server that gives a prompt's log probabilities.
 
     Where the tokenizer writes "10" in two tokens, "1" is told from "10" by one short request more
-    for each token at which "1" is likely at all.
+    for each token at which "1" is likely at all. A model in process is asked all that concerns a
+    neuron at once, and has to compute what is the same in all its prompts only once.
     """
 
     llm: LLM
@@ -65,31 +67,58 @@ class AllAtOnceSimulator(OwnExplanation):
         self, explanation: Explanation, stimuli: Sequence[Stimulus]
     ) -> list[Simulation]:
         """Expected activations from 0 to 10. Raises NeuronFailure, LLMError."""
-        capabilities = await checked(self.llm, self.needs)
+        capabilities = await self.llm.capabilities()
+        if capabilities.reading:
+            return defined(await self._read(explanation.text, stimuli), stimuli)
+        require(capabilities, self.needs, self.llm.model)
         head = self._head(explanation.text, stimuli, capabilities)
         simulations = await together(
             self._sequence(head, stimulus, capabilities) for stimulus in stimuli
         )
         return defined(simulations, stimuli)
 
+    async def _read(self, explanation: str, stimuli: Sequence[Stimulus]) -> list[Simulation]:
+        """All sequences of a neuron in one reading."""
+        asked = [stimulus for stimulus in stimuli if stimulus.scored.any()]
+        simulations = [_undefined(stimulus) for stimulus in stimuli]
+        if not asked:
+            return simulations
+        numbers = range(min(self.few_shot, len(load_few_shot(self.prompts))), -1, -1)
+        reading = Reading(
+            tuple(f"{_examples(number, self.prompts)}\n\n" for number in numbers),
+            f"{_introduction(explanation, self.prompts)}\n\n",
+            tuple(map(_block, asked)),
+            MARK[0],
+            _LEVEL_TEXTS,
+            _LEAST_ONE,
+        )
+        masses = await reader(self.llm).read(reading)
+        expected = expected_levels(masses.values.astype(np.float64))
+        begin = 0
+        for simulation, stimulus in zip(simulations, stimuli, strict=True):
+            if stimulus.scored.any():
+                places = simulation.activations[shown(stimulus)]
+                places[:] = expected[begin : begin + len(places)]
+                begin += len(places)
+        return simulations
+
     def _head(
         self, explanation: str, stimuli: Sequence[Stimulus], capabilities: Capabilities
     ) -> str:
         """All of the prompt before the sequence: the same for every sequence of a neuron."""
-        examples = load_few_shot(self.prompts)[: self.few_shot]
+        examples = min(self.few_shot, len(load_few_shot(self.prompts)))
         introduction = _introduction(explanation, self.prompts)
         longest = max((_block(stimulus) for stimulus in stimuli), key=len, default="")
 
         def head(number: int) -> str:
-            shown_examples = _examples(examples[:number], self.prompts)
-            return f"{shown_examples}\n\n{introduction}\n\n"
+            return f"{_examples(number, self.prompts)}\n\n{introduction}\n\n"
 
-        return head(fitted(self.llm, capabilities, lambda n: head(n) + longest, len(examples), 1))
+        return head(fitted(self.llm, capabilities, lambda n: head(n) + longest, examples, 1))
 
     async def _sequence(
         self, head: str, stimulus: Stimulus, capabilities: Capabilities
     ) -> Simulation:
-        activations = np.full(len(stimulus.tokens), np.nan, np.float32)
+        simulation = _undefined(stimulus)
         if stimulus.scored.any():
             request = Request(
                 head + _block(stimulus),
@@ -102,8 +131,8 @@ class AllAtOnceSimulator(OwnExplanation):
             masses = level_masses(found)
             if writes_ten_in_two(columns, found):
                 masses = await self._tens_parted(masses, head + START, tokens, capabilities)
-            activations[shown(stimulus)] = expected_levels(masses)
-        return Simulation(activations)
+            simulation.activations[shown(stimulus)] = expected_levels(masses)
+        return simulation
 
     async def _tens_parted(
         self, masses: Floats, before: str, tokens: Sequence[str], capabilities: Capabilities
@@ -132,19 +161,25 @@ class AllAtOnceSimulator(OwnExplanation):
         return parted
 
 
+def _undefined(stimulus: Stimulus) -> Simulation:
+    return Simulation(np.full(len(stimulus.tokens), np.nan, np.float32))
+
+
 def _introduction(explanation: str, folder: Path | None) -> str:
     variables = {"explanation": one_line(explanation)}
     return prompts.render("simulate-all-at-once/neuron", variables, folder)
 
 
-def _examples(neurons: Sequence[FewShotNeuron], folder: Path | None) -> str:
+@cache
+def _examples(number: int, folder: Path | None) -> str:
+    """The instructions and the first `number` examples: what all neurons' prompts begin with."""
     parts = [prompts.render("simulate-all-at-once/instructions", {}, folder)]
-    number = 0
-    for neuron in neurons:
+    records = 0
+    for neuron in load_few_shot(folder)[:number]:
         parts.append(_introduction(neuron.explanation, folder))
         for record in neuron.records:
-            parts.append(_example(record, number))
-            number += 1
+            parts.append(_example(record, records))
+            records += 1
     return "\n\n".join(parts)
 
 
