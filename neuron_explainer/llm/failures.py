@@ -8,7 +8,8 @@
     └── Rejected        a request that the server finds wrong; where others went well, this one's
 
 Causes: "timeout", "connection", "rate-limited", "server-error", "malformed-reply", "cut-short",
-"refused", "context-overflow", "budget". What concerns every request is an LLMError.
+"refused", "context-overflow", "out-of-memory", "budget". What concerns every request is an
+LLMError.
 """
 
 from collections.abc import Mapping
