@@ -132,7 +132,8 @@ def test_unusual_models_are_read_rightly_or_plainly(
 ) -> None:
     config, options, how = KINDS[kind]
     torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(
+    make: Any = transformers.AutoModelForCausalLM
+    make.from_config(
         config(**options, vocab_size=4096, bos_token_id=0, eos_token_id=0, pad_token_id=0)
     ).save_pretrained(tmp_path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(assets / "gpt2-local")
