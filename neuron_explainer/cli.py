@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from neuron_explainer import __version__, workspace
-from neuron_explainer.commands import collecting, explaining, formats, publishing, scoring
+from neuron_explainer.commands import (
+    collecting,
+    explaining,
+    formats,
+    publishing,
+    scoring,
+    selecting,
+)
 from neuron_explainer.errors import UserError
 
 app = typer.Typer(
@@ -34,7 +41,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 for command in (
     *(collecting.run, collecting.collect),
-    *(explaining.explain, explaining.simulate),
+    *(explaining.explain, explaining.simulate, selecting.select),
     *(scoring.score, scoring.show, publishing.publish),
 ):
     app.command()(command)

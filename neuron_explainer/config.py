@@ -116,6 +116,7 @@ class SimulateSettings:
 
     simulators: tuple[str, ...] = ("token-lookup", "constant", "shuffled")
     test: bool = False  # also the test split, for a final report
+    split: Literal["calibration", "valid", "test"] | None = None  # this one alone
     seed: int = 0
     concurrency: Annotated[int, 1] = 64  # neurons at once
     model: ModelSettings = ModelSettings()
@@ -125,8 +126,26 @@ class SimulateSettings:
 class ScoreSettings:
     """What is scored."""
 
-    split: Literal["valid", "test"] = "valid"
+    split: Literal["valid", "test", "calibration"] = "valid"  # the last is for selecting alone
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SelectSettings:
+    """By what one of several runs' explanations is chosen."""
+
+    simulator: str
+    split: Literal["calibration", "valid"] = "calibration"
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfSettings:
+    """How many explanations to choose from, and who simulates them for that."""
+
+    runs: Annotated[int, 2]
+    simulator: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model: ModelSettings = ModelSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,7 @@ class Explanation:
     explainer: str
     text: str
     table: TokenTable | None = None
+    candidate: str | None = None  # the run that it was selected from
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ def explanation_table(explanations: Sequence[Explanation]) -> pa.Table:
         pa.array([table.activations if table else None for table in tables], _FLOATS),
         pa.array([table.shares if table else None for table in tables], _FLOATS),
         pa.array([table.otherwise if table else None for table in tables], pa.float32()),
+        pa.array([explanation.candidate for explanation in explanations], pa.string()),
     ]
     return pa.table(columns, schema=schemas.EXPLANATIONS)
 
@@ -119,7 +120,7 @@ def explanation_of(row: Mapping[str, Any], neuron: NeuronId) -> Explanation:
             tuple(row["table_share"]),
             row["table_otherwise"],
         )
-    return Explanation(neuron, row["explainer"], row["text"], found)
+    return Explanation(neuron, row["explainer"], row["text"], found, row.get("candidate"))
 
 
 def simulation_table(

@@ -80,6 +80,7 @@ EXPLANATIONS = pa.schema(
         pa.field("table_activation", pa.list_(pa.float32())),
         pa.field("table_share", pa.list_(pa.float32())),
         pa.field("table_otherwise", pa.float32()),
+        pa.field("candidate", pa.string()),
     ]
 )
 

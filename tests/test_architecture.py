@@ -69,7 +69,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("interchange.*", "compare.*", "publish.*"),
     ("terminal",),
-    ("pipeline", "show"),
+    ("selection",),
+    ("pipeline", "best_of", "show"),
     ("commands.options", "commands.model_options", "commands.output"),
     ("commands.neuronpedia_options",),
     ("commands.*",),
@@ -95,6 +96,7 @@ FREE = (
     ("llm.*", "llm.*"),
     ("compare.*", "compare.*"),  # one report, in several files
     ("score.summary", "score.stage"),
+    ("commands.explaining", "commands.selecting"),  # explain --best-of ends in a selection
     ("score.checks", "score.strata"),
 )
 STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish")

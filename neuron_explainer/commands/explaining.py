@@ -1,14 +1,15 @@
 """The commands that may ask a language model: `explain` and `simulate`."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from neuron_explainer import workspace
 from neuron_explainer.commands import options as option
-from neuron_explainer.commands import output
+from neuron_explainer.commands import output, selecting
 from neuron_explainer.commands.model_options import with_model
-from neuron_explainer.config import ExplainSettings, ModelSettings, SimulateSettings
+from neuron_explainer.config import ExplainSettings, ModelSettings, SimulateSettings, build
 from neuron_explainer.errors import ConfigError
 
 
@@ -22,6 +23,10 @@ def explain(
     options: option.OptionOption = None,
     neurons: option.NeuronsOption = None,
     name: option.RunName = None,
+    best_of: option.BestOf = None,
+    simulator: option.BestOfSimulator = None,
+    simulator_options: option.BestOfOption = None,
+    simulator_llm: option.BestOfLLM = None,
     *,
     model: ModelSettings,
     dry_run: option.DryRun = False,
@@ -40,6 +45,10 @@ def explain(
     sites = option.collected(here, chosen, layer, site)
     made = option.options_of(options, table_size=table_size)
     settings = ExplainSettings(explainer, name, neurons, made, model)
+    many = selecting.best_of_settings(best_of, simulator, simulator_options, simulator_llm, model)
+    if many is not None:
+        selecting.explain(here, chosen, sites, settings, many, dry_run=dry_run, as_json=as_json)
+        return
     if dry_run:
         output.show_plans([output.wait(plan(here, chosen, sites, settings))], as_json)
         return
@@ -63,6 +72,7 @@ def simulate(
     simulator: option.SimulatorOption = None,
     options: option.OptionOption = None,
     test: Annotated[bool, typer.Option("--test", help="Also the test split.")] = False,
+    split: option.OnlySplit = None,
     seed: option.SeedOption = 0,
     label: option.SimulationName = None,
     *,
@@ -80,7 +90,7 @@ def simulate(
     from neuron_explainer.simulate.stage import simulate as run_stage
 
     run = Run(workspace.find(folder), name)
-    settings = SimulateSettings(test=test, seed=seed, model=model)
+    settings = _simulate_settings(test, split, seed, model)
     names = simulator or settings.simulators
     if model.in_files and len(names) != 1:
         raise ConfigError("batch files hold the requests of one simulator: name it by --simulator")
@@ -112,3 +122,12 @@ def simulate(
     report = {"run": name, "simulators": reports}
     output.show(report if as_json else [*lines, *spending], as_json)
     output.end(failures)
+
+
+def _simulate_settings(
+    test: bool, split: str | None, seed: int, model: ModelSettings
+) -> SimulateSettings:
+    if test and split is not None:
+        raise ConfigError(f"--test simulates other splits too: leave it or --split {split} out")
+    made = build(SimulateSettings, {"test": test, "split": split, "seed": seed}, "simulate")
+    return replace(made, model=model)

@@ -54,6 +54,35 @@ TableSize = Annotated[
 SplitOption = Annotated[
     str, typer.Option(metavar="SPLIT", help="valid, or test for a final report.")
 ]
+OnlySplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split", metavar="SPLIT", help="Only calibration, valid or test, in a folder of its own."
+    ),
+]
+SelectSplit = Annotated[
+    str, typer.Option("--split", metavar="SPLIT", help="calibration; valid flatters its scores.")
+]
+SelectBy = Annotated[
+    str, typer.Option("--simulator", metavar="NAME", help="By whose simulations to choose.")
+]
+NewRun = Annotated[str, typer.Argument(metavar="NEW", help="The run to be written.")]
+Candidates = Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs to choose from.")]
+BestOf = Annotated[
+    int | None,
+    typer.Option("--best-of", metavar="N", help="Explain N times, and select on calibration."),
+]
+BestOfSimulator = Annotated[
+    str | None, typer.Option("--simulator", metavar="NAME", help="For --best-of: who simulates.")
+]
+BestOfOption = Annotated[
+    list[str] | None,
+    typer.Option("--simulator-option", metavar="NAME=VALUE", help="Its options; repeatable."),
+]
+BestOfLLM = Annotated[
+    str | None,
+    typer.Option("--simulator-llm", metavar="MODEL", help="Its model; default: that of --llm."),
+]
 SimulationName = Annotated[
     str | None,
     typer.Option("--as", metavar="NAME", help="Folder in scoring/RUN/; default: the simulator."),
@@ -185,13 +214,15 @@ def collected(
     return sites.choose(known, layer, site or ()) if layer or site else list(known)
 
 
-def options_of(given: Sequence[str] | None, **named: str | None) -> dict[str, Any]:
+def options_of(
+    given: Sequence[str] | None, *, flag: str = "--option", **named: str | None
+) -> dict[str, Any]:
     """`--option NAME=VALUE` and options with flags of their own; numbers become numbers."""
     options = {key: value for key, value in named.items() if value is not None}
     for text in given or ():
         key, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--option {text}: write NAME=VALUE")
+            raise ConfigError(f"{flag} {text}: write NAME=VALUE")
         options[key.replace("-", "_")] = value
     return {key: _plain(value) for key, value in options.items()}
 

@@ -21,14 +21,20 @@ def score(
     """
     from neuron_explainer import config as configuration
     from neuron_explainer.runs import Run
+    from neuron_explainer.score.stage import holds
     from neuron_explainer.score.stage import score as run_stage
 
     run = Run(workspace.find(folder), name)
     run.require()
     settings = configuration.build(ScoreSettings, {"split": split, "seed": seed}, "score")
-    names = simulator or run.simulators()
+    names = simulator or [
+        each for each in run.simulators() if holds(run.simulations(each), settings.split)
+    ]
     if not names:
-        raise DataError(f"run '{name}' has no simulations: neuron-explainer simulate {name}")
+        raise DataError(
+            f"run '{name}' has no simulations of the {settings.split} split: "
+            f"neuron-explainer simulate {name}"
+        )
     for each in names:
         run_stage(run, each, settings, output.progress())
     output.show_summary(run, settings, as_json)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from neuron_explainer import schemas
 from neuron_explainer.publish import columns
 from neuron_explainer.publish.manifests import runs_table
 from neuron_explainer.record_set import Corpus, RecordSet
@@ -110,7 +111,8 @@ class RunTables:
     def _explanations(self) -> Iterator[pa.Table]:
         explainer = str(self.run.folder.manifest()["config"]["explainer"])
         for site, shard, file in self.shards():
-            made = self.run.folder.read(file)
+            known = schemas.EXPLANATIONS.empty_table()  # an older table has fewer columns
+            made = pa.concat_tables([known, self.run.folder.read(file)], promote_options="default")
             made = made.append_column("failure_cause", pa.nulls(len(made), pa.string()))
             failed = between(self.run.folder, f"{site}/failures", shard)
             if failed is not None and len(failed):

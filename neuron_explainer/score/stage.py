@@ -57,10 +57,10 @@ def score(
     folder = run.simulations(simulator)
     if not folder.exists:
         raise DataError(f"{simulator} has not simulated run '{run.name}': {folder.rebuild}")
-    if settings.split not in folder.manifest()["config"].get("splits", [settings.split]):
+    if not holds(folder, settings.split):
         raise DataError(
             f"{simulator} has not simulated the {settings.split} split of run '{run.name}': "
-            f"delete {folder.path} and run {folder.rebuild} --{settings.split}"
+            + _how_to_simulate(run, folder, settings.split)
         )
     with locked(folder.path):
         todo = [
@@ -76,6 +76,19 @@ def score(
                 folder.write({f"{site}/{shard.file(table_name(settings))}": table})
                 advance(1)
     return [read_scores(folder, site, settings) for site in run.sites()]
+
+
+def holds(folder: Folder, split: str) -> bool:
+    """Whether these simulations, if any, are also of `split`; imported ones do not say."""
+    return folder.exists and split in folder.manifest()["config"].get("splits", [split])
+
+
+def _how_to_simulate(run: Run, folder: Folder, split: str) -> str:
+    """The command after which `folder`, or one beside it, holds this split too."""
+    if split == "test":
+        return f"delete {folder.path} and run {folder.rebuild} --test"
+    simulator = folder.manifest()["config"]["simulator"]
+    return f"neuron-explainer simulate {run.name} --simulator {simulator}"
 
 
 def table_name(settings: ScoreSettings) -> str:
@@ -121,7 +134,7 @@ def _token_scores(
     scores: dict[str, Scores] = {}
     for choice in CHOICES:
         chosen = pairs.mask & pairs.random if choice == "random_only" else pairs.mask
-        if calibration.mask.any():
+        if calibration.mask.any() and settings.split != "calibration":
             figures = score_all(
                 pairs.truth,
                 pairs.predicted,
@@ -130,7 +143,7 @@ def _token_scores(
                 calibration_predicted=calibration.predicted,
                 calibration_mask=calibration.mask,
             )
-        else:  # imported simulations have no calibration split
+        else:  # no other tokens to calibrate on: imported, or the calibration split itself
             figures = {"correlation": correlation(pairs.truth, pairs.predicted, chosen)}
         scores |= {f"{name}_{choice}": figure for name, figure in figures.items()}
     return scores

@@ -95,10 +95,11 @@ async def simulate(
 ) -> Simulated:
     """Simulate what `run` explains with one simulator, but for the shards that are done.
 
-    `label` is the folder's name under the run, by default the simulator's.
+    `label` is the folder's name under the run, by default the simulator's; that of one split alone
+    ends in the split's name, so that another command can simulate the others.
     """
     run.require()
-    folder = run.simulations(label or name)
+    folder = run.simulations(label or label_of(name, settings))
     async with opened(settings.model, run.workspace.root) as llm:
         simulator: Simulator = registry.make("simulators", name, options or {}, **_given(run, llm))
         with locked(folder.path):
@@ -163,7 +164,7 @@ async def plan(
 ) -> dict[str, object]:
     """What `simulate` would do with the same arguments, and what it would ask of a model."""
     run.require()
-    folder = run.simulations(label or name)
+    folder = run.simulations(label or label_of(name, settings))
     todo = [
         (site, shard, file)
         for site in run.sites()
@@ -211,7 +212,14 @@ def _check_inputs(run: Run, folder: Folder) -> None:
     folder.update({"inputs": now})
 
 
+def label_of(simulator: str, settings: SimulateSettings) -> str:
+    """The name of a simulator's folder where none is given."""
+    return simulator if settings.split is None else f"{simulator}-{settings.split}"
+
+
 def _splits(settings: SimulateSettings) -> tuple[Split, ...]:
+    if settings.split is not None:
+        return (settings.split,)
     return ("calibration", "valid", "test") if settings.test else ("calibration", "valid")
 
 

@@ -115,7 +115,7 @@ def test_a_smaller_context_can_be_given(assets: Path) -> None:
 
 
 def test_what_it_cannot_do_is_refused_with_what_would_work(local: Local, assets: Path) -> None:
-    with pytest.raises(LLMError, match="gives no json_schema; use .*schema=false"):
+    with pytest.raises(LLMError, match=r"gives no json_schema; use .*schema=false"):
         ask(local, replace(CHAT, json_schema={"type": "object"}))
     without_template = Local(str(assets / "gpt2-tiny-local"), BackendSettings())
     with pytest.raises(LLMError, match="use a model with a chat template"):
