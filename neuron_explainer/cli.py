@@ -15,6 +15,7 @@ from neuron_explainer.commands import (
     publishing,
     scoring,
     selecting,
+    uploading,
 )
 from neuron_explainer.errors import UserError
 
@@ -47,6 +48,7 @@ for command in (
     app.command()(command)
 app.add_typer(formats.import_app, name="import")
 app.add_typer(formats.export_app, name="export")
+app.add_typer(uploading.upload_app, name="upload")
 
 
 @app.callback(invoke_without_command=True)

@@ -10,7 +10,8 @@
     │   ├── CorpusError        a corpus that cannot be read
     │   ├── SubjectError       a model, site, layer or neuron that cannot be had
     │   ├── PromptError        a template and its variables disagree
-    │   └── LLMError           a language model that cannot be had, or cannot do what is asked
+    │   ├── LLMError           a language model that cannot be had, or cannot do what is asked
+    │   └── ServiceError       a server of data that cannot be reached, or refuses
     ├── NeuronFailure          one neuron cannot be processed; becomes a `Failure` row
     └── Deferred               one neuron is answered in a later round: no result and no failure
 
@@ -60,6 +61,10 @@ class PromptError(UserError):
 
 class LLMError(UserError):
     """A language model that cannot be had, or cannot do what is asked."""
+
+
+class ServiceError(UserError):
+    """A server of data that cannot be reached, or refuses."""
 
 
 class NeuronFailure(NeuronExplainerError):

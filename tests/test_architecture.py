@@ -108,12 +108,12 @@ WHO_MAY_IMPORT = {
     "torch": ("subjects.*", "collect.*", "llm.local", "llm.local_*"),
     "transformers": ("subjects.*", "llm.local", "llm.local_*"),
     **dict.fromkeys(
-        ("openai", "httpx", "aiohttp", "requests", "urllib", "http"),
+        ("openai", "httpx", "httpx2", "aiohttp", "requests", "urllib", "http"),
         ("llm.*", "publish.hub", "interchange.*"),
     ),
 }
 WHO_MAY_SPEAK = ("cli", "commands.output")
-WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli")
+WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli", "commands.uploading")  # for keys
 HEAVY = {"torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"}
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 NO_CLOCK = "1970-01-01T00:00:00.000Z"  # so that the same run gives the same bytes
+OFFICIAL = "https://www.neuronpedia.org"
 
 ModelId = Annotated[str, typer.Option(metavar="ID", help="The model there, such as gpt2-small.")]
 SourceId = Annotated[
@@ -30,3 +31,7 @@ ExplanationType = Annotated[
 ExplanationModel = Annotated[
     str | None, typer.Option(metavar="NAME", help="As registered there; default: the run's model.")
 ]
+Description = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Of the source set, if it is new.")
+]
+Url = Annotated[str, typer.Option(metavar="URL", help="The server.")]

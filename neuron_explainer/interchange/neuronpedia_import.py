@@ -61,7 +61,7 @@ def import_source(
                 {"excludes_first": excludes_first or bos_first},
             ),
             {guessed: places},
-            lambda sequences: NeuronpediaRows(sequences, with_run),
+            lambda sequences: NeuronpediaRows(sequences, with_run, spool.effects),
             "data",
         )
         return job.run([home, *([run.path] if with_run else [])])

@@ -71,16 +71,21 @@ PUBLISHED_EXPLANATIONS = _schema(Explanation, pa.field("explanation", pa.int16()
 
 
 class NeuronpediaRows:
-    """The neurons of a shard. `with_run`: there are explanations, which go to a run."""
+    """The neurons of a shard.
 
-    def __init__(self, sequences: SequenceWriter, with_run: bool) -> None:
+    `with_run`: there are explanations, which go to a run. `with_effects`: there are logit effects.
+    """
+
+    def __init__(self, sequences: SequenceWriter, with_run: bool, with_effects: bool) -> None:
+        self._sequences = sequences
+        self._with_effects = with_effects
         self._records = ActivationRows(sequences)
         self._with_run = with_run
         self._left_over = 0  # numbers and texts in the published rows
         self._rows: dict[str, list[dict[str, Any]]] = {
             name: []
             for name in (
-                *("neurons", "published_features", "published_activations"),
+                *("neurons", "logit_effects", "published_features", "published_activations"),
                 *("explanations", "alternatives", "published_explanations"),
             )
         }
@@ -109,6 +114,7 @@ class NeuronpediaRows:
             self._rows["published_features"].append(
                 {"neuron": neuron, **self._leftover(content.feature)}
             )
+            self._add_effects(neuron, content.feature)
         for place, explanation in enumerate(content.explanations):
             self._add_explanation(neuron, place, explanation)
         return faults
@@ -135,6 +141,20 @@ class NeuronpediaRows:
                 {"neuron": neuron, "kind": kind, "band": band, "rank": rank}
                 | self._leftover(activation)
             )
+
+    def _add_effects(self, neuron: int, feature: Feature) -> None:
+        """The tokens promoted and suppressed, by falling effect."""
+        named = [
+            *zip(feature.pos_str or (), feature.pos_values or (), strict=True),
+            *zip(feature.neg_str or (), feature.neg_values or (), strict=True),
+        ]
+        effects = {text: value for text, value in named if np.float32(value) != 0}
+        ordered = sorted(effects.items(), key=lambda pair: pair[1], reverse=True)
+        for token, (_, value) in zip(
+            self._sequences.tokens([text for text, _ in ordered]), ordered, strict=True
+        ):
+            row = {"neuron": neuron, "token": token, "effect": value}
+            self._rows["logit_effects"].append(row)
 
     def _add_explanation(self, neuron: int, place: int, explanation: Explanation) -> None:
         text = explanation.description
@@ -163,6 +183,8 @@ class NeuronpediaRows:
             "published_features": self._table("published_features", PUBLISHED_FEATURES),
             "published_activations": self._table("published_activations", PUBLISHED_ACTIVATIONS),
         }
+        if self._with_effects:
+            data["logit_effects"] = self._table("logit_effects", schemas.LOGIT_EFFECTS)
         if not self._with_run:
             return {"data": data}
         run = {

@@ -15,7 +15,7 @@ from neuron_explainer.histogram import HISTOGRAM_EDGES
 from neuron_explainer.interchange import neuronpedia, tagged_json
 from neuron_explainer.interchange.neuronpedia import BAND_SHARES, TOP_GROUP, Target
 from neuron_explainer.interchange.sequences import token_text
-from neuron_explainer.records import NeuronRecord
+from neuron_explainer.records import Effects, NeuronRecord
 
 Row = dict[str, Any]
 Boundaries = Sequence[float] | None
@@ -59,6 +59,10 @@ class RowMaker:
             "createdAt": self.created,
             "maxActApprox": max(known, default=0.0) if maximum is None else maximum,
             "hookName": self.site.partition("/")[0],
+            "neg_str": _texts(neuron.suppressed),
+            "neg_values": _values(neuron.suppressed),
+            "pos_str": _texts(neuron.promoted),
+            "pos_values": _values(neuron.promoted),
             "frac_nonzero": density(neuron),
             "freq_hist_data_bar_heights": bars[1],
             "freq_hist_data_bar_values": bars[0],
@@ -168,6 +172,15 @@ def groups_of(
         inside = (edges[place], edges[place + 1]) if place + 1 < len(edges) else (low, high)
         groups["quantile", band] = (*inside, share)
     return groups
+
+
+def _texts(effects: Effects | None) -> orjson.Fragment:
+    """The tokens of logit effects; none where effects were not collected."""
+    return _json_tokens(tuple(token for token, _ in effects or ()))
+
+
+def _values(effects: Effects | None) -> list[float]:
+    return [float(effect) for _, effect in effects or ()]
 
 
 def _bars(histogram: Sequence[int] | np.ndarray[Any, Any]) -> tuple[list[float], list[int]]:

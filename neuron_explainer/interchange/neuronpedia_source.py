@@ -99,6 +99,7 @@ class Spool:
     file: IO[bytes]
     source: str | None = None  # what the lines call `layer`; the first one decides
     hook: str | None = None
+    effects: bool = False  # whether some feature names tokens that it promotes or suppresses
     _columns: tuple["array[int]", ...] = field(
         default_factory=lambda: tuple(array(code) for code in "iiiqi")
     )
@@ -132,6 +133,7 @@ class Spool:
         hook = value.get("hookName")
         if self.hook is None and isinstance(hook, str) and _HOOK.fullmatch(hook):
             self.hook = hook
+        self.effects |= bool(value.get("pos_str") or value.get("neg_str"))
         return int(index)
 
     @property

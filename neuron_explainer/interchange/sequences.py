@@ -59,17 +59,22 @@ class SequenceWriter:
         self._numbers: dict[bytes, int] = {}
         self._block: list[array[int]] = []
 
-    def number(self, tokens: Sequence[str], occurrence: int = 0) -> int:
-        """The position of a sequence in the corpus: for each `occurrence` another one."""
-        ids = array("i", [self._vocabulary.setdefault(t, len(self._vocabulary)) for t in tokens])
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """The rows of `vocabulary` that tokens have. Raises DataError when there are too many."""
+        ids = [self._vocabulary.setdefault(text, len(self._vocabulary)) for text in texts]
         if len(self._vocabulary) > MOST_DISTINCT:
             raise DataError(f"field tokens: over {MOST_DISTINCT:,} different ones: no vocabulary")
+        self._counts.extend([0] * (len(self._vocabulary) - len(self._counts)))
+        return ids
+
+    def number(self, tokens: Sequence[str], occurrence: int = 0) -> int:
+        """The position of a sequence in the corpus: for each `occurrence` another one."""
+        ids = array("i", self.tokens(tokens))
         salt = occurrence.to_bytes(8, "little")
         digest = hashlib.blake2b(ids.tobytes(), digest_size=16, salt=salt).digest()
         known = self._numbers.get(digest)
         if known is not None:
             return known
-        self._counts.extend([0] * (len(self._vocabulary) - len(self._counts)))
         for token in ids:
             self._counts[token] += 1
         self._numbers[digest] = len(self._numbers)

@@ -80,6 +80,19 @@ def test_density_and_histogram_are_those_of_the_corpus(
         assert row["hookName"] == MLP
 
 
+def test_tokens_that_a_neuron_promotes_are_named(
+    exported: Path, small_workspace: Workspace
+) -> None:
+    for row in rows(exported, "features")[0]:
+        neuron = RecordSet(small_workspace.data, "tiny", MLP).neuron(int(row["index"]))
+        assert neuron.promoted
+        assert neuron.suppressed
+        assert row["pos_values"] == [effect for _, effect in neuron.promoted]
+        assert row["neg_values"] == sorted(row["neg_values"])
+        assert row["neg_values"][0] < 0 < row["pos_values"][0]
+        assert len(row["pos_str"]) == len(row["pos_values"])
+
+
 def test_scores_stand_shortly_in_the_notes(exported: Path) -> None:
     notes = [row["notes"] for row in rows(exported, "explanations")[0]]
     assert all("top and random" in note and "(token-lookup, split valid)" in note for note in notes)

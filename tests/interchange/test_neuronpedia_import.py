@@ -22,8 +22,9 @@ from neuron_explainer.interchange import json_lines, neuronpedia_source, sequenc
 from neuron_explainer.interchange.import_job import ImportResult
 from neuron_explainer.interchange.neuronpedia_export import ExportSettings, export_run
 from neuron_explainer.interchange.neuronpedia_import import import_source
+from neuron_explainer.interchange.sequences import token_text
 from neuron_explainer.record_set import RecordSet
-from neuron_explainer.records import NeuronRecord
+from neuron_explainer.records import Effects, NeuronRecord
 from neuron_explainer.runs import Run
 from neuron_explainer.workspace import Workspace
 
@@ -95,6 +96,8 @@ def test_what_we_export_comes_back_as_far_as_the_format_carries_it(
     for index in range(64):
         before, after = own.neuron(index), back.neuron(index)
         assert len(before.records) == len(after.records)
+        assert _named(before.promoted) == _named(after.promoted)
+        assert _named(before.suppressed) == _named(after.suppressed)
         for one, other in zip(before.records, after.records, strict=True):
             assert (one.kind, one.band, one.split) == (other.kind, other.band, other.split)
             assert np.array_equal(one.activations, other.activations)
@@ -110,6 +113,12 @@ def test_what_we_export_comes_back_as_far_as_the_format_carries_it(
         for folder in (own.folder, back.folder)
     ]
     assert bounds[0] == bounds[1]
+
+
+def _named(effects: Effects | None) -> list[tuple[str, float]]:
+    """Tokens as the format has them: bytes that are no UTF-8 are lost."""
+    assert effects
+    return [(token_text(token), effect) for token, effect in effects]
 
 
 def _text(here: Workspace, run: str, site: str, index: int) -> str | None:
@@ -169,6 +178,8 @@ def test_what_has_no_column_is_kept_beside(here: Workspace) -> None:
     assert (published["pos_str"], published["pos_values"]) == ([" rain"], [2.0])
     (published,) = data.read_all("published_activations").to_pylist()
     assert (published["dfaValues"], published["dataSource"]) == ([1.0, 2.5], "pile")
+    assert neuron(here, 3).promoted == ((b" rain", 2.0),)
+    assert neuron(here, 3).suppressed == ()
     run = Run(here, "np").folder
     (published,) = run.read_all(f"{SITE}/published_explanations").to_pylist()
     assert published["notes"] == "good"
@@ -268,6 +279,7 @@ def test_null_scores_and_missing_fields_are_undefined(here: Workspace) -> None:
     found = neuron(here, 0).statistics
     assert found is not None
     assert (found.density, found.maximum, found.tokens) == (None, None, 0)
+    assert neuron(here, 0).promoted is None  # nothing is known of logit effects
     assert not here.explanations.joinpath("np").exists()  # no explanations, so no run
 
 
