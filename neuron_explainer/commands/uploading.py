@@ -1,6 +1,7 @@
 """The command that sends results to a service: `upload`."""
 
 import os
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -9,6 +10,9 @@ from neuron_explainer.commands import neuronpedia_options as neuronpedia_option
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 from neuron_explainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from neuron_explainer.interchange.neuronpedia_upload import Upload
 
 upload_app = typer.Typer(help="Send results to a service.", no_args_is_help=True)
 
@@ -53,6 +57,10 @@ def upload_neuronpedia(
             done = neuronpedia_upload.upload(chosen, web, about)
         finally:
             web.close()
+    _show(done, url, dry_run, as_json)
+
+
+def _show(done: "Upload", url: str, dry_run: bool, as_json: bool) -> None:
     counts = {
         "source": done.source,
         "batches": done.batches,
