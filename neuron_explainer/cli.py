@@ -10,6 +10,7 @@ import typer
 from neuron_explainer import __version__, workspace
 from neuron_explainer.commands import (
     collecting,
+    comparing,
     explaining,
     formats,
     publishing,
@@ -43,7 +44,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 for command in (
     *(collecting.run, collecting.collect),
     *(explaining.explain, explaining.simulate, selecting.select),
-    *(scoring.score, scoring.show, publishing.publish),
+    *(scoring.score, comparing.compare, scoring.show, publishing.publish),
 ):
     app.command()(command)
 app.add_typer(formats.import_app, name="import")

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from neuron_explainer.compare.blocks import Block
 from neuron_explainer.records import Effects, Explanation, NeuronRecord, Record, Statistics
 from neuron_explainer.runner import Advance
 from neuron_explainer.tokens import quoted, readable
@@ -105,6 +106,24 @@ def _tables(
             table.add_row(*(str(line[name]) for name in columns), style=style)
         parts += [Text(f"\n{site}", style="bold"), table]
     return Group(*parts)
+
+
+def comparison_tables(parts: Sequence[Block]) -> RenderableType:
+    """The short columns of a comparison's tables."""
+    shown: list[RenderableType] = []
+    for part in parts:
+        if not part.short:
+            continue
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
+        for column in part.short:
+            numbers = column > 0 and part.title != "Selection"
+            table.add_column(
+                Text(part.head[column]), justify="right" if numbers else "left", overflow="fold"
+            )
+        for row in part.rows:
+            table.add_row(*(Text(row[column]) for column in part.short))
+        shown += [Text(f"\n{part.title}", style="bold"), table]
+    return Group(*shown)
 
 
 def neuron_view(

@@ -17,6 +17,7 @@ from neuron_explainer.config import ScoreSettings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from neuron_explainer.compare.results import Comparison
     from neuron_explainer.llm.batch_round import Round
     from neuron_explainer.llm.compose import Spending
     from neuron_explainer.records import Failure
@@ -106,6 +107,26 @@ def show_summary(run: "Run", settings: ScoreSettings, as_json: bool) -> None:
         terminal.print()
     for line in summary.remarks(run, rows):
         terminal.print(line)
+
+
+def show_comparison(found: "Comparison", kept: Path | None, as_json: bool) -> None:
+    """Print what a comparison found, and where its report is."""
+    from neuron_explainer.compare import report
+    from neuron_explainer.compare.blocks import blocks, heading
+    from neuron_explainer.terminal import comparison_tables
+
+    if as_json:
+        show(report.as_mapping(found) | {"folder": None if kept is None else str(kept)}, True)
+        return
+    terminal = console()
+    for line in [report.title(found), *heading(found)]:
+        terminal.print(line)
+    terminal.print(comparison_tables(blocks(found)))
+    terminal.print()
+    for note in found.notes:
+        terminal.print(note)
+    if kept is not None:
+        terminal.print(f"report: {kept / 'report.md'}")
 
 
 def spending_of(spending: "Spending | None") -> dict[str, object]:
