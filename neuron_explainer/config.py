@@ -117,6 +117,7 @@ class SimulateSettings:
     simulators: tuple[str, ...] = ("token-lookup", "constant", "shuffled")
     test: bool = False  # also the test split, for a final report
     split: Literal["calibration", "valid", "test"] | None = None  # this one alone
+    quantile: bool = False  # also quantile records, for the correlation over the whole corpus
     seed: int = 0
     concurrency: Annotated[int, 1] = 64  # neurons at once
     model: ModelSettings = ModelSettings()

@@ -89,7 +89,7 @@ SIMULATIONS = pa.schema(
         pa.field("neuron", pa.int32(), nullable=False),
         pa.field("kind", pa.string(), nullable=False),
         pa.field("rank", pa.int16(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
+        pa.field("split", pa.string()),
         pa.field("sequence", pa.int32(), nullable=False),
         pa.field("activations", pa.list_(pa.float32()), nullable=False),
         pa.field("highlighted", pa.list_(pa.bool_())),

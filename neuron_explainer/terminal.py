@@ -92,6 +92,18 @@ def verdict_tables(rows: Sequence[Mapping[str, object]]) -> RenderableType:
     return _tables(rows, _VERDICT_COLUMNS)
 
 
+def check_table(checks: "Sequence[MetricCheck]") -> RenderableType:
+    """How often each metric notices that concepts are missing, and that wrong ones were added."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
+    for place, heading in enumerate(("", "neurons", "half missing", "as much added", "both")):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for check in checks:
+        shares = (check.missing, check.added, check.both)
+        cells = ("–" if share is None else f"{share:.1%}" for share in shares)
+        table.add_row(check.metric.replace("_", " "), f"{check.neurons:,}", *cells)
+    return table
+
+
 def _tables(
     rows: Sequence[Mapping[str, object]], columns: Mapping[str, tuple[str, int]]
 ) -> RenderableType:

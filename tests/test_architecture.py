@@ -65,6 +65,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "score.stage",
         "score.summary",
         "score.strata",
+        "score.joined",
+        "score.over_corpus",
         "score.checks",
     ),
     ("interchange.*", "compare.*", "publish.*"),
@@ -98,6 +100,11 @@ FREE = (
     ("score.summary", "score.stage"),
     ("commands.explaining", "commands.selecting"),  # explain --best-of ends in a selection
     ("score.checks", "score.strata"),
+    ("score.stage", "score.joined"),
+    ("score.stage", "score.over_corpus"),
+    ("score.stage", "score.strata"),
+    ("score.over_corpus", "score.joined"),
+    ("score.over_corpus", "score.strata"),
 )
 STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish")
 # a stage that reads what another offers

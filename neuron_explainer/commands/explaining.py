@@ -73,6 +73,7 @@ def simulate(
     options: option.OptionOption = None,
     test: Annotated[bool, typer.Option("--test", help="Also the test split.")] = False,
     split: option.OnlySplit = None,
+    quantile: option.SimulateQuantile = False,
     seed: option.SeedOption = 0,
     label: option.SimulationName = None,
     *,
@@ -90,7 +91,7 @@ def simulate(
     from neuron_explainer.simulate.stage import simulate as run_stage
 
     run = Run(workspace.find(folder), name)
-    settings = _simulate_settings(test, split, seed, model)
+    settings = _simulate_settings(test, split, quantile, seed, model)
     names = simulator or settings.simulators
     if model.in_files and len(names) != 1:
         raise ConfigError("batch files hold the requests of one simulator: name it by --simulator")
@@ -125,9 +126,10 @@ def simulate(
 
 
 def _simulate_settings(
-    test: bool, split: str | None, seed: int, model: ModelSettings
+    test: bool, split: str | None, quantile: bool, seed: int, model: ModelSettings
 ) -> SimulateSettings:
     if test and split is not None:
         raise ConfigError(f"--test simulates other splits too: leave it or --split {split} out")
-    made = build(SimulateSettings, {"test": test, "split": split, "seed": seed}, "simulate")
+    values = {"test": test, "split": split, "quantile": quantile, "seed": seed}
+    made = build(SimulateSettings, values, "simulate")
     return replace(made, model=model)

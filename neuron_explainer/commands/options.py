@@ -54,6 +54,9 @@ TableSize = Annotated[
 SplitOption = Annotated[
     str, typer.Option(metavar="SPLIT", help="valid, or test for a final report.")
 ]
+ChecksOption = Annotated[
+    bool, typer.Option("--checks", help="Also how often each metric notices a worse explanation.")
+]
 OnlySplit = Annotated[
     str | None,
     typer.Option(
@@ -82,6 +85,10 @@ BestOfOption = Annotated[
 BestOfLLM = Annotated[
     str | None,
     typer.Option("--simulator-llm", metavar="MODEL", help="Its model; default: that of --llm."),
+]
+SimulateQuantile = Annotated[
+    bool,
+    typer.Option("--quantile", help="Also quantile records, to score over the whole corpus."),
 ]
 SimulationName = Annotated[
     str | None,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from neuron_explainer.llm.compose import Spending
     from neuron_explainer.records import Failure
     from neuron_explainer.runs import Run
+    from neuron_explainer.score.checks import MetricCheck
     from neuron_explainer.terminal import TerminalProgress
 
 Result = TypeVar("Result")
@@ -86,15 +87,22 @@ def show_plans(plans: Sequence[Mapping[str, Any]], as_json: bool) -> None:
             )
 
 
-def show_summary(run: "Run", settings: ScoreSettings, as_json: bool) -> None:
-    """Print the table of a run's scores."""
+def show_summary(
+    run: "Run",
+    settings: ScoreSettings,
+    as_json: bool,
+    checks: "Sequence[MetricCheck] | None" = None,
+) -> None:
+    """Print the table of a run's scores, and that of how often each metric passes its checks."""
     from neuron_explainer.score import summary
     from neuron_explainer.score.classification import CHANCE
-    from neuron_explainer.terminal import score_tables, verdict_tables
+    from neuron_explainer.terminal import check_table, score_tables, verdict_tables
 
     rows = summary.rows_of(run, settings)
     if as_json:
-        show({"run": run.name, "rows": [summary.as_json(row, settings.seed) for row in rows]}, True)
+        made: dict[str, Any] = {"run": run.name}
+        made["rows"] = [summary.as_json(row, settings.seed) for row in rows]
+        show(made if checks is None else made | {"checks": checks}, True)
         return
     terminal = console()
     if correlated := [summary.cells(row) for row in rows if row.correlation]:
@@ -107,6 +115,9 @@ def show_summary(run: "Run", settings: ScoreSettings, as_json: bool) -> None:
         terminal.print()
     for line in summary.remarks(run, rows):
         terminal.print(line)
+    if checks is not None:
+        terminal.print("\nneurons for which a metric falls when the token table is made worse")
+        terminal.print(check_table(checks))
 
 
 def show_comparison(found: "Comparison", kept: Path | None, as_json: bool) -> None:

@@ -11,6 +11,7 @@ def score(
     name: option.RunArgument,
     simulator: option.SimulatorOption = None,
     split: option.SplitOption = "valid",
+    checks: option.ChecksOption = False,
     seed: option.SeedOption = 0,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
@@ -21,6 +22,7 @@ def score(
     """
     from neuron_explainer import config as configuration
     from neuron_explainer.runs import Run
+    from neuron_explainer.score.checks import check_metrics
     from neuron_explainer.score.stage import holds
     from neuron_explainer.score.stage import score as run_stage
 
@@ -37,7 +39,8 @@ def score(
         )
     for each in names:
         run_stage(run, each, settings, output.progress())
-    output.show_summary(run, settings, as_json)
+    checked = output.wait(check_metrics(run, settings, output.progress())) if checks else None
+    output.show_summary(run, settings, as_json, checked)
 
 
 def show(

@@ -1,6 +1,6 @@
 """The score stage: truth against prediction, offline, and what a layer's scores come to."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -12,20 +12,26 @@ from numpy.typing import NDArray
 from neuron_explainer.config import ScoreSettings
 from neuron_explainer.errors import DataError
 from neuron_explainer.firing import firing_threshold
-from neuron_explainer.record_set import Corpus, RecordSet, list_column
-from neuron_explainer.records import BoolArray, FloatArray
+from neuron_explainer.record_set import RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.runs import Run
 from neuron_explainer.score.base import NO_CALIBRATION_TOKENS, Scores
 from neuron_explainer.score.correlation import correlation
+from neuron_explainer.score.joined import Joined, join, truth_of
+from neuron_explainer.score.over_corpus import over_corpus
 from neuron_explainer.score.panel import METRICS, score_all
 from neuron_explainer.score.sequences import SEQUENCE_METRICS, Verdicts, largest
+from neuron_explainer.score.strata import Strata
 from neuron_explainer.store import Folder, Shard, locked
 
 Number = TypeVar("Number", bound=np.generic)
 RecordChoice = Literal["top_and_random", "random_only"]
 CHOICES: tuple[RecordChoice, ...] = ("top_and_random", "random_only")
-TOKEN_SCORES = tuple(f"{metric}_{choice}" for choice in CHOICES for metric in METRICS)
+POPULATION = "correlation_population"
+TOKEN_SCORES = (
+    *(f"{metric}_{choice}" for choice in CHOICES for metric in METRICS),
+    POPULATION,
+)
 # Random records alone are of one kind for most neurons: the mean would be over a few odd ones.
 SEQUENCE_SCORES = tuple(f"{metric}_top_and_random" for metric in SEQUENCE_METRICS)
 
@@ -37,16 +43,6 @@ class SiteScores:
     site: str
     neurons: NDArray[np.int32]
     scores: Mapping[str, Scores]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pairs:
-    """Truth and prediction of a split, one row a neuron, padded: (neurons, tokens)."""
-
-    truth: FloatArray
-    predicted: FloatArray
-    mask: BoolArray
-    random: BoolArray  # which of them belong to random records
 
 
 def score(
@@ -118,16 +114,19 @@ def _score_shard(
     names = SEQUENCE_SCORES if predicts_sequences(folder) else TOKEN_SCORES
     if not len(neurons):
         return _scores_table(neurons, {}, names)
-    joined = _join(simulations, _truth(record_set, shard), record_set.corpus)
+    joined = join(simulations, truth_of(record_set, shard), record_set.corpus)
     if predicts_sequences(folder):
         scores = _sequence_scores(joined, simulations, record_set, shard, settings)
     else:
         scores = _token_scores(joined, neurons, settings)
+        scores[POPULATION] = over_corpus(
+            joined, neurons, Strata.read(record_set, shard), settings.split
+        )
     return _scores_table(neurons, scores, names)
 
 
 def _token_scores(
-    joined: "_Joined", neurons: NDArray[np.int32], settings: ScoreSettings
+    joined: Joined, neurons: NDArray[np.int32], settings: ScoreSettings
 ) -> dict[str, Scores]:
     pairs = joined.of_split(settings.split, neurons)
     calibration = joined.of_split("calibration", neurons)
@@ -155,7 +154,7 @@ def predicts_sequences(folder: Folder) -> bool:
 
 
 def _sequence_scores(
-    joined: "_Joined",
+    joined: Joined,
     simulations: pa.Table,
     record_set: RecordSet,
     shard: Shard,
@@ -177,94 +176,6 @@ def _sequence_scores(
     verdicts = Verdicts(joined.neuron[rows], fires[rows], said[rows])
     scores = verdicts.score(np.unique(joined.neuron))
     return {f"{name}_top_and_random": figure for name, figure in scores.items()}
-
-
-def _truth(record_set: RecordSet, shard: Shard) -> pa.Table:
-    columns = ["neuron", "kind", "split", "sequence", "activations"]
-    parts = [
-        record_set.folder.read(file, columns)
-        for held, file in record_set.folder.shards("records")
-        if held.start < shard.stop and shard.start < held.stop
-    ]
-    table = pa.concat_tables(parts)
-    return table.filter(pc.is_valid(table["split"]))
-
-
-_KEYS = ("neuron", "kind", "split", "sequence")
-
-
-@dataclass(frozen=True, slots=True)
-class _Joined:
-    """Simulated records with their truth, one a row; `offsets` are into the flat arrays."""
-
-    neuron: NDArray[np.int32]
-    split: NDArray[np.str_]
-    random: BoolArray
-    lengths: NDArray[np.int64]
-    truth: FloatArray
-    predicted: FloatArray
-    scored: BoolArray
-
-    def of_split(self, split: str, neurons: NDArray[np.int32]) -> _Pairs:
-        """The records of one split, concatenated for each of `neurons`."""
-        rows = self.split == split
-        tokens = np.repeat(rows, self.lengths)
-        lengths = self.lengths[rows]
-        owner = np.repeat(np.searchsorted(neurons, self.neuron[rows]), lengths)
-        width = np.bincount(owner, minlength=len(neurons))
-        start = np.concatenate([[0], np.cumsum(width)[:-1]])
-        place = np.arange(len(owner)) - start[owner]
-        shape = (len(neurons), int(width.max(initial=0)))
-
-        def spread(values: NDArray[Number]) -> NDArray[Number]:
-            matrix = np.zeros(shape, values.dtype)
-            matrix[owner, place] = values
-            return matrix
-
-        predicted = self.predicted[tokens]
-        defined = np.isfinite(predicted)
-        return _Pairs(
-            spread(self.truth[tokens]),
-            spread(np.where(defined, predicted, 0.0)),
-            spread(self.scored[tokens] & defined),
-            spread(np.repeat(self.random[rows], lengths)),
-        )
-
-
-def _join(simulations: pa.Table, records: pa.Table, corpus: Corpus) -> _Joined:
-    """Each simulation with the record it simulates. Raises DataError when one has none."""
-    numbered = records.append_column("row", pa.array(np.arange(len(records))))
-    order = pa.array(np.arange(len(simulations)))
-    keys = simulations.select(_KEYS).append_column("order", order)
-    found = keys.join(numbered.select([*_KEYS, "row"]), list(_KEYS)).sort_by("order")
-    if found["row"].null_count or len(found) != len(simulations):
-        raise DataError(
-            "a simulation has no record: the records were collected anew since; "
-            "delete the simulations and run neuron-explainer simulate again"
-        )
-    rows = found["row"].to_numpy()
-    offsets, predicted = list_column(simulations["activations"])
-    true_offsets, truth = list_column(records["activations"].combine_chunks().take(pa.array(rows)))
-    if not np.array_equal(offsets, true_offsets):
-        raise DataError("a simulation and its record differ in length: simulate again")
-    sequences = simulations["sequence"].to_numpy()
-    return _Joined(
-        simulations["neuron"].to_numpy(),
-        np.array(simulations["split"].to_pylist()),
-        np.array(simulations["kind"].to_pylist()) == "random",
-        np.diff(offsets),
-        truth,
-        predicted,
-        np.concatenate(list(_scored(corpus, sequences))),
-    )
-
-
-def _scored(corpus: Corpus, sequences: Sequence[int] | NDArray[np.int32]) -> Iterator[BoolArray]:
-    known: dict[int, BoolArray] = {}
-    for sequence in sequences:
-        if sequence not in known:
-            known[sequence] = corpus.scored(corpus.token_ids(int(sequence)))
-        yield known[sequence]
 
 
 def _scores_table(

@@ -1,7 +1,7 @@
 """Which excerpts of the corpus each record stands for: its neuron's strata and their sizes."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from neuron_explainer.record_set import RecordSet
+from neuron_explainer.records import FloatArray
 from neuron_explainer.score.population import Floats, Integers, stratum_sizes
 from neuron_explainer.store import Shard
 
@@ -49,7 +50,13 @@ class Strata:
         unknown = np.isnan(self.boundaries[:, 0])
         return tuple(UNKNOWN_RATES if missing else None for missing in unknown.tolist())
 
-    def of(self, owner: Integers, sequence: Integers, maximum: Floats, band: Integers) -> Integers:
+    def of(
+        self,
+        owner: Integers,
+        sequence: NDArray[np.integer[Any]],
+        maximum: FloatArray,
+        band: Integers,
+    ) -> Integers:
         """The stratum of each record (records,), -1 for one that is there before.
 
         `owner` is a position in `neurons`, `maximum` the record's largest activation and `band` its
@@ -64,7 +71,7 @@ class Strata:
         return np.where(again, -1, found)
 
 
-def _keys(owner: Integers, sequence: Integers) -> Integers:
+def _keys(owner: Integers, sequence: NDArray[np.integer[Any]]) -> Integers:
     keys: Integers = (owner.astype(np.int64) << 32) | sequence.astype(np.int64)
     return keys
 

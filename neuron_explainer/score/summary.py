@@ -2,13 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 from neuron_explainer.config import ScoreSettings
 from neuron_explainer.runs import Run, all_runs
 from neuron_explainer.score.base import Scores
 from neuron_explainer.score.classification import CHANCE
 from neuron_explainer.score.sequences import SEQUENCE_METRICS
-from neuron_explainer.score.stage import CHOICES, SiteScores, read_scores, table_name
+from neuron_explainer.score.stage import (
+    CHOICES,
+    POPULATION,
+    SiteScores,
+    read_scores,
+    table_name,
+)
 from neuron_explainer.score.statistics import Summary, summarise
 from neuron_explainer.store import Folder
 
@@ -31,6 +38,7 @@ class Row:
     correlation: Mapping[str, Summary]  # by choice of records; none where sequences are judged
     verdicts: Mapping[str, Summary]  # by metric; only where sequences are judged
     scores: Mapping[str, Scores]  # all of them
+    population: Summary | None  # correlation over the whole corpus
 
 
 def rows_of(run: Run, settings: ScoreSettings) -> list[Row]:
@@ -90,7 +98,9 @@ def _row(scores: SiteScores, about: tuple[str, str, str, bool], seed: int) -> Ro
         }
         for names in (_CORRELATION, _VERDICTS)
     )
-    return Row(scores.site, *about, correlation, verdicts, scores.scores)
+    found = scores.scores.get(POPULATION)
+    population = None if found is None else summarise(found, seed)
+    return Row(scores.site, *about, correlation, verdicts, scores.scores, population)
 
 
 def cells(row: Row) -> dict[str, object]:
@@ -148,6 +158,17 @@ def as_json(row: Row, seed: int) -> dict[str, object]:
     return {**about, **judged, "scores": scores}
 
 
+def _over_corpus(rows: Sequence[Row]) -> list[str]:
+    """One line a site: the means of what `score.population` estimates, where it can."""
+    lines = []
+    for site, group in groupby(rows, lambda row: row.site):
+        known = {row.label: row.population for row in group if row.population is not None}
+        means = [f"{label} {_with_interval(made)}" for label, made in known.items() if made.mean]
+        if means:
+            lines.append(f"{site}, correlation over the whole corpus: {', '.join(means)}")
+    return lines
+
+
 def remarks(run: Run, rows: Sequence[Row]) -> list[str]:
     """What the table cannot say: means that count undefined as 0, and a missing baseline."""
     lines = [
@@ -159,6 +180,7 @@ def remarks(run: Run, rows: Sequence[Row]) -> list[str]:
         for choice, made in row.correlation.items()
         if made.undefined_share and made.mean_undefined_as_zero is not None
     ]
+    lines += _over_corpus(rows)
     lines += [
         f"{row.site}, {row.label}: {made.undefined_share:.1%} undefined ({', '.join(made.reasons)})"
         for row in rows

@@ -7,7 +7,7 @@ from typing import Any
 
 from neuron_explainer import registry
 from neuron_explainer.config import SimulateSettings
-from neuron_explainer.errors import Deferred, RunMismatch
+from neuron_explainer.errors import ConfigError, Deferred, RunMismatch
 from neuron_explainer.llm.base import LLM
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
@@ -123,6 +123,9 @@ async def _simulate_all(stage: _Stage, progress: Progress) -> tuple[int, int]:
     """Simulate the shards that are left; how many neurons they have, and how many of them wait."""
     folder, simulator, settings = stage.folder, stage.simulator, stage.settings
     config = {"simulator": simulator.name, "seed": settings.seed, "splits": _splits(settings)}
+    if settings.quantile:
+        _check_unseen(stage.run)
+        config["quantile"] = True
     folder.open(config | registry.options_of(simulator))
     folder.update({"predicts": predicted_by(simulator)})
     _check_inputs(stage.run, folder)
@@ -254,8 +257,29 @@ async def _tables(stage: _Stage, work: _Work, concurrency: int, advance: Advance
 def _held_out(
     record_set: RecordSet, shard: Shard, settings: SimulateSettings
 ) -> dict[int, NeuronRecord]:
-    neurons = record_set.shard(shard, ["records", "neurons"], _splits(settings))
+    splits = _splits(settings)
+    found = record_set.shard(shard, ["records", "neurons"], None if settings.quantile else splits)
+    neurons = (_with_quantile(neuron, splits) for neuron in found) if settings.quantile else found
     return {neuron.neuron.index: neuron for neuron in neurons}
+
+
+def _with_quantile(neuron: NeuronRecord, splits: Sequence[Split]) -> NeuronRecord:
+    """The records of some splits, and each quantile record that is in no split."""
+    known = {record.sequence for record in neuron.records if record.split is not None}
+    quantile = {record.sequence: record for record in reversed(neuron.of_kind("quantile"))}
+    others = [record for sequence, record in quantile.items() if sequence not in known]
+    held_out = [record for record in neuron.records if record.split in splits]
+    return replace(neuron, records=(*held_out, *reversed(others)))
+
+
+def _check_unseen(run: Run) -> None:
+    """Raise ConfigError when the explainer has seen quantile records."""
+    config = run.folder.manifest()["config"]
+    if config.get("quantile") or config.get("contrast"):
+        raise ConfigError(
+            f"run '{run.name}' was explained from quantile records, so they cannot score it: "
+            "simulate without --quantile"
+        )
 
 
 def _shown(

@@ -68,7 +68,7 @@ def test_a_prediction_equal_to_the_truth_scores_1_everywhere(run: Run) -> None:
     _plant(run, lambda record: record.activations)
     scores = _score(run)
     np.testing.assert_array_equal(scores.neurons, np.arange(16))
-    assert len(scores.scores) == 2 * 7
+    assert len(scores.scores) == 2 * 7 + 1
     for name, made in scores.scores.items():
         assert made.reasons == (None,) * 16, name
         np.testing.assert_allclose(made.values, 1.0, rtol=1e-5, err_msg=name)
@@ -253,7 +253,7 @@ def test_a_row_for_programs_holds_every_score(run: Run) -> None:
     assert row["simulator"] == "token-lookup"
     scores = row["scores"]
     assert isinstance(scores, dict)
-    assert len(scores) == 2 * 7
+    assert len(scores) == 2 * 7 + 1
     for made in scores.values():
         assert made["interval"]["low"] <= made["mean"] <= made["interval"]["high"]
 
