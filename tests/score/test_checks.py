@@ -2,19 +2,24 @@
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_subject import SITE, FakeSubject, collect_from, table_lookup, write_documents
 from numpy.typing import NDArray
 
-from neuron_explainer.config import ExplainSettings, ScoreSettings
+from neuron_explainer.config import ExplainSettings, ModelSettings, ScoreSettings, SimulateSettings
+from neuron_explainer.errors import ConfigError
 from neuron_explainer.explain.stage import explain
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.runs import Run
 from neuron_explainer.score.checks import MetricCheck, check_metrics
 from neuron_explainer.score.population import PopulationCorrelation, population_correlation
+from neuron_explainer.score.stage import POPULATION, score
 from neuron_explainer.score.strata import Strata
+from neuron_explainer.simulate.stage import simulate
 from neuron_explainer.store import Shard
 from neuron_explainer.workspace import init
 
@@ -128,6 +133,46 @@ def test_an_over_broad_label_ranks_below_the_true_one(planted: Planted) -> None:
     true, over = _estimated(planted, planted.levels), _estimated(planted, broad)
     np.testing.assert_allclose(true.scores.values, 1.0, rtol=1e-4)
     assert np.mean(true.scores.values > over.scores.values) >= 0.95
+
+
+def test_quantile_records_are_simulated_on_request_and_scored_over_the_corpus(
+    planted: Planted,
+) -> None:
+    settings = SimulateSettings(quantile=True)
+    asyncio.run(simulate(planted.run, "token-lookup", settings))
+    asyncio.run(simulate(planted.run, "token-lookup", SimulateSettings(), label="plain"))
+    with_quantile, plain = (
+        score(planted.run, label, ScoreSettings())[0].scores for label in ("token-lookup", "plain")
+    )
+    for name in plain:  # quantile records change nothing but the score that is for them
+        if name != POPULATION:
+            np.testing.assert_array_equal(with_quantile[name].values, plain[name].values)
+    made = _rows(planted.run, "token-lookup")
+    held = {(row["neuron"], row["sequence"]) for row in made if row["kind"] != "quantile"}
+    quantile = [(row["neuron"], row["sequence"]) for row in made if row["kind"] == "quantile"]
+    assert len(quantile) == len(set(quantile)) > 10 * NEURONS
+    assert not held & set(quantile)
+    assert all((row["split"] is None) == (row["kind"] == "quantile") for row in made)
+    assert np.nanmedian(with_quantile[POPULATION].values) > 0.9  # the table is what fires it
+
+
+def _rows(run: Run, simulator: str) -> list[dict[str, Any]]:
+    folder = run.simulations(simulator)
+    columns = ["neuron", "kind", "split", "sequence"]
+    rows: list[dict[str, Any]] = folder.read_all(f"{SITE}/simulations", columns).to_pylist()
+    return rows
+
+
+def test_a_run_whose_explainer_saw_quantile_records_cannot_be_scored_on_them(
+    planted: Planted, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.jsonl"
+    script.write_text('{"pattern": ".*", "reply": "certain words"}')
+    model = ModelSettings(llm=f"scripted/{script}")
+    settings = ExplainSettings("highlight", "saw", "0-1", {"quantile": 2}, model)
+    run = asyncio.run(explain(planted.run.workspace, "fake", [SITE], settings)).run
+    with pytest.raises(ConfigError, match="'saw' was explained from quantile records"):
+        asyncio.run(simulate(run, "token-lookup", SimulateSettings(quantile=True)))
 
 
 def test_the_strata_of_every_neuron_cover_the_corpus(planted: Planted) -> None:
