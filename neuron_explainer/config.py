@@ -25,6 +25,12 @@ from neuron_explainer.registry import unknown
 
 Made = TypeVar("Made")
 
+# what may pass another time: the causes that --retry-failures asks again about
+PASSING = (
+    *("timeout", "connection", "rate-limited", "server-error", "malformed-reply", "cut-short"),
+    *("refused", "budget", "cancelled"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SaeSettings:
@@ -108,6 +114,7 @@ class ExplainSettings:
     neurons: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     model: ModelSettings = ModelSettings()
+    retry: tuple[str, ...] = ()  # causes of failures that are asked about again
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,7 @@ class SimulateSettings:
     seed: int = 0
     concurrency: Annotated[int, 1] = 64  # neurons at once
     model: ModelSettings = ModelSettings()
+    retry: tuple[str, ...] = ()  # causes of failures that are asked about again
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,18 @@ class Run:
                 f"there are: {', '.join(known) or 'none'}"
             )
 
+    def changed_since(self, simulations: Folder) -> list[str]:
+        """The shards of explanations that were simulated there and have changed since."""
+        now = self.folder.manifest()["shards"]
+        before = simulations.manifest().get("inputs", {})
+        return [
+            file
+            for file, digest in before.items()
+            if "/explanations-" in file
+            and simulations.has(simulated_in(file))
+            and now.get(file, {}).get("sha256") != digest
+        ]
+
     def explanations(self, site: str, file: str) -> dict[int, Explanation]:
         """One shard's explanations by neuron."""
         table = self.folder.read(file)
@@ -85,6 +97,12 @@ class Run:
             return None
         table = self.folder.read_neuron(name, neuron.index)
         return next(_explanations(table, neuron.subject, neuron.site), None)
+
+
+def simulated_in(explanations: str) -> str:
+    """The file that holds the simulations of a shard of explanations."""
+    site, _, name = explanations.rpartition("/explanations-")
+    return f"{site}/simulations-{name}"
 
 
 def explanation_table(explanations: Sequence[Explanation]) -> pa.Table:

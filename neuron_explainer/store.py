@@ -24,12 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from neuron_explainer import __version__
-from neuron_explainer.errors import (
-    DataError,
-    RunLocked,
-    RunMismatch,
-    WorkspaceError,
-)
+from neuron_explainer.errors import DataError, RunLocked, RunMismatch, WorkspaceError
 from neuron_explainer.parquet import serialise
 
 SCHEMA_VERSION = 1
@@ -83,6 +78,11 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds all of it or what it held before."""
     with replacing(path) as file:
         file.write(content)
+
+
+def replacement_of(path: Path) -> Path:
+    """Where the content waits that is to replace a shard's."""
+    return path.with_name(f".{path.name}.next")
 
 
 def _cannot_write(path: Path, error: OSError) -> str:
@@ -197,9 +197,10 @@ class Folder:
             )
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Merge `changes` into the manifest's top level."""
+        """Merge `changes` into the manifest's top level; None removes a key."""
         manifest = self.manifest() if self.exists else {}
         manifest |= {"schema_version": SCHEMA_VERSION, "package_version": __version__, **changes}
+        manifest = {key: value for key, value in manifest.items() if value is not None}
         options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
         replace_file(
             self._manifest_path, orjson.dumps(manifest, option=options | orjson.OPT_SERIALIZE_NUMPY)
@@ -221,7 +222,13 @@ class Folder:
         if not self.exists:
             return False
         done = self.manifest()["shards"]
-        return all(file in done and (self.path / file).is_file() for file in files)
+        return all(file in done and self._place(file).is_file() for file in files)
+
+    def _place(self, file: str) -> Path:
+        """Where a listed file is: one that replaces another may not have its name yet."""
+        path = self.path / file
+        moving = replacement_of(path)
+        return moving if moving.is_file() and file in self.manifest().get("moving", ()) else path
 
     def write(self, tables: Mapping[str, pa.Table]) -> None:
         """Write shards by file name; they count as done only once the manifest lists them all."""
@@ -240,7 +247,7 @@ class Folder:
 
     def verified(self, file: str) -> Path:
         """The path of a listed file whose content is what was written. Raises DataError."""
-        path = self.path / file
+        path = self._place(file)
         listed = self.manifest()["shards"].get(file)
         if listed is None or not path.is_file():
             raise self._damaged(path, "it is missing")
@@ -250,7 +257,7 @@ class Folder:
 
     def read(self, file: str, columns: list[str] | None = None) -> pa.Table:
         """A whole shard, verified against the manifest. Raises DataError when damaged."""
-        path = self.path / file
+        path = self._place(file)
         listed = self.manifest()["shards"].get(file)
         if listed is None:
             raise DataError(f"{path} is not there; make it with {self.rebuild}")
@@ -286,7 +293,7 @@ class Folder:
         raise DataError(f"{self.path} holds no {name} of neuron {neuron}")
 
     def _rows_of(self, shard: str, neuron: int, columns: list[str] | None) -> pa.Table:
-        path = self.path / shard
+        path = self._place(shard)
         digest = self.manifest()["shards"][shard]["sha256"]
         try:
             file = _parquet(str(path), path.stat().st_mtime_ns, digest)

@@ -56,7 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
     ),
-    ("runner", "record_set", "runs"),
+    ("runner", "shard_work", "record_set", "runs"),
     # stages: what a command runs
     (
         "collect.*",
@@ -91,6 +91,7 @@ FREE = (
     ("simulate.echo", "simulate.readings"),
     ("simulate.verdicts", "simulate.*"),
     ("score.sequences", "score.classification"),
+    ("shard_work", "runner"),
     ("score.panel", "score.*"),  # it is those scores, computed together
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),

@@ -27,6 +27,8 @@ def explain(
     simulator: option.BestOfSimulator = None,
     simulator_options: option.BestOfOption = None,
     simulator_llm: option.BestOfLLM = None,
+    retry_failures: option.RetryFailures = False,
+    retry_cause: option.RetryCause = None,
     *,
     model: ModelSettings,
     dry_run: option.DryRun = False,
@@ -44,9 +46,12 @@ def explain(
     chosen = option.subject_name(here, subject)
     sites = option.collected(here, chosen, layer, site)
     made = option.options_of(options, table_size=table_size)
-    settings = ExplainSettings(explainer, name, neurons, made, model)
+    retried = option.retried(retry_failures, retry_cause)
+    settings = ExplainSettings(explainer, name, neurons, made, model, retried)
     many = selecting.best_of_settings(best_of, simulator, simulator_options, simulator_llm, model)
     if many is not None:
+        if retried or model.in_files:
+            raise ConfigError("--best-of goes neither with batch files nor with --retry-failures")
         selecting.explain(here, chosen, sites, settings, many, dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
@@ -76,6 +81,8 @@ def simulate(
     quantile: option.SimulateQuantile = False,
     seed: option.SeedOption = 0,
     label: option.SimulationName = None,
+    retry_failures: option.RetryFailures = False,
+    retry_cause: option.RetryCause = None,
     *,
     model: ModelSettings,
     dry_run: option.DryRun = False,
@@ -91,7 +98,8 @@ def simulate(
     from neuron_explainer.simulate.stage import simulate as run_stage
 
     run = Run(workspace.find(folder), name)
-    settings = _simulate_settings(test, split, quantile, seed, model)
+    again = option.retried(retry_failures, retry_cause)
+    settings = replace(_simulate_settings(test, split, quantile, seed, model), retry=again)
     names = simulator or settings.simulators
     if model.in_files and len(names) != 1:
         raise ConfigError("batch files hold the requests of one simulator: name it by --simulator")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from neuron_explainer.config import PASSING
 from neuron_explainer.errors import ConfigError
 from neuron_explainer.workspace import Workspace
 
@@ -40,6 +41,13 @@ RunName = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(metavar="N", help="Same seed, same result.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
+RetryFailures = Annotated[
+    bool, typer.Option("--retry-failures", help="Ask again where a cause may have passed.")
+]
+RetryCause = Annotated[
+    list[str] | None,
+    typer.Option("--retry-cause", metavar="CAUSE", help="Ask again where this is it; repeatable."),
+]
 OptionOption = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="NAME=VALUE", help="An option of its own; repeatable."),
@@ -219,6 +227,11 @@ def collected(
             f"no site of {subject} is complete: finish it with neuron-explainer collect"
         )
     return sites.choose(known, layer, site or ()) if layer or site else list(known)
+
+
+def retried(passing: bool, causes: Sequence[str] | None) -> tuple[str, ...]:
+    """The causes of failures that are asked about again."""
+    return (*(PASSING if passing else ()), *(causes or ()))
 
 
 def options_of(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from neuron_explainer.config import ScoreSettings
+from neuron_explainer.config import PASSING, ScoreSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -234,6 +234,8 @@ def end(failures: Mapping[str, int]) -> None:
     """List failures by cause; exit 1 when there is one that is no property of the neuron."""
     for cause, count in failures.items():
         print(f"without result: {count:,} neurons, cause {cause}", file=sys.stderr)
+    if failures.keys() & set(PASSING):
+        print("ask them again: the same command with --retry-failures", file=sys.stderr)
     if failures.keys() - _EXPECTED_CAUSES:
         raise typer.Exit(1)
 

@@ -2,33 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 from neuron_explainer import registry
 from neuron_explainer.config import ExplainSettings
-from neuron_explainer.errors import DataError, Deferred
+from neuron_explainer.errors import DataError
 from neuron_explainer.explain.base import Explainer
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Forecast, expected
-from neuron_explainer.llm.session import PRICES, accounted, opened, round_of, wants_all
+from neuron_explainer.llm.session import PRICES, accounted, opened, round_of
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronRecord
 from neuron_explainer.runner import (
-    TOGETHER,
     Advance,
     Progress,
     Tables,
     count_causes,
     failure_table,
-    fill,
     map_neurons,
     parse_neurons,
     remaining,
     silent,
 )
 from neuron_explainer.runs import Run, explanation_table
-from neuron_explainer.store import SHARD_SIZE, Shard, locked
+from neuron_explainer.shard_work import Job, Work, settle, to_retry
+from neuron_explainer.store import Folder, locked
 from neuron_explainer.workspace import Workspace
 
 _CONCURRENCY = 64
@@ -57,18 +57,6 @@ class _Stage:
     llm: Stack | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One shard to explain."""
-
-    site: str
-    shard: Shard
-
-    @property
-    def size(self) -> int:
-        return self.shard.stop - self.shard.start
-
-
 async def explain(
     workspace: Workspace,
     subject: str,
@@ -92,7 +80,7 @@ async def explain(
         )
         stage = _Stage(run, record_sets, explainer, llm)
         with locked(folder.path):
-            total, waiting = await _explain_all(stage, chosen, settings.explainer, progress)
+            total, waiting = await _explain_all(stage, chosen, settings, progress)
             if llm is not None:
                 spent = accounted(folder.manifest().get("spending", {}), llm.spending)
                 folder.update({"spending": spent})
@@ -109,38 +97,36 @@ async def explain(
 
 
 async def _explain_all(
-    stage: _Stage, chosen: Mapping[str, Sequence[int]], explainer: str, progress: Progress
+    stage: _Stage,
+    chosen: Mapping[str, Sequence[int]],
+    settings: ExplainSettings,
+    progress: Progress,
 ) -> tuple[int, int]:
     """Explain what is left of `chosen`; how many neurons that were, and how many of them wait."""
     folder = stage.run.folder
     subject = next(iter(stage.record_sets.values())).subject
     options = registry.options_of(stage.explainer)
-    folder.open({"subject": subject, "explainer": explainer, **options})
+    folder.open({"subject": subject, "explainer": settings.explainer, **options})
+    settle(folder)
     _check_inputs(stage.run, stage.record_sets)
-    works = [
-        _Work(site, shard)
+    works = _todo(folder, chosen, settings)
+    job = Job("explain", folder, stage.llm, _CONCURRENCY)
+    waiting = await job.do(works, partial(_tables, stage), progress)
+    return sum(work.size for work in works), waiting
+
+
+def _todo(
+    folder: Folder, chosen: Mapping[str, Sequence[int]], settings: ExplainSettings
+) -> list[Work]:
+    """What is left of the chosen neurons of each site, and what is asked about again."""
+    return [
+        work
         for site, neurons in chosen.items()
-        for shard in remaining(folder, f"{site}/explanations", neurons)
-    ]
-    total = sum(work.size for work in works)
-    ended, all_at_once = round_of(stage.llm), wants_all(stage.llm)
-
-    def write(work: _Work, tables: Tables) -> None:
-        del work
-        if ended is not None and ended.holds_back:
-            raise Deferred("this round only gathers requests")
-        folder.write(tables)
-
-    with progress("explain", total, "neurons") as advance:
-        left = await fill(
-            works,
-            lambda work: _tables(stage, work, SHARD_SIZE if all_at_once else _CONCURRENCY, advance),
-            write,
-            TOGETHER if all_at_once else 1,
+        for work in (
+            *to_retry(folder, site, settings.retry, set(neurons)),
+            *(Work(site, shard) for shard in remaining(folder, f"{site}/explanations", neurons)),
         )
-    if not left:
-        folder.update({"complete": True})
-    return total, sum(work.size for work in left)
+    ]
 
 
 async def plan(
@@ -149,17 +135,9 @@ async def plan(
     """What `explain` would do with the same arguments, and what it would ask of a model."""
     run = Run(workspace, settings.run or f"{subject}-{settings.explainer}")
     record_sets = {site: RecordSet(workspace.data, subject, site) for site in sites}
-    todo = {
-        site: remaining(
-            run.folder,
-            f"{site}/explanations",
-            parse_neurons(settings.neurons, record_sets[site].width),
-        )
-        for site in sites
-    }
-    counts = {
-        site: sum(shard.stop - shard.start for shard in shards) for site, shards in todo.items()
-    }
+    chosen = {site: parse_neurons(settings.neurons, record_sets[site].width) for site in sites}
+    todo = _todo(run.folder, chosen, settings)
+    counts = {site: sum(work.size for work in todo if work.site == site) for site in sites}
     planned: dict[str, object] = {"run": run.name, "explainer": settings.explainer, **counts}
     async with opened(settings.model, workspace.root) as llm:
         asked = None if llm is None else Forecast(llm)
@@ -169,9 +147,9 @@ async def plan(
         if asked is not None:
             neurons = (
                 neuron
-                for site, shards in todo.items()
-                for shard in shards
-                for neuron in record_sets[site].shard(shard)
+                for work in todo
+                for neuron in record_sets[work.site].shard(work.shard)
+                if neuron.neuron.index in work
             )
             sample = (explainer.explain(_shown(neuron)) for neuron in islice(neurons, _SAMPLED))
             prices = workspace.root / PRICES
@@ -193,22 +171,23 @@ def _check_inputs(run: Run, record_sets: Mapping[str, RecordSet]) -> None:
     run.folder.update({"inputs": inputs})
 
 
-async def _tables(stage: _Stage, work: _Work, concurrency: int, advance: Advance) -> Tables:
+async def _tables(stage: _Stage, work: Work, at_once: int, advance: Advance) -> Tables:
     """The explanations and failures of one shard. Raises Deferred."""
-    neurons = [_shown(neuron) for neuron in stage.record_sets[work.site].shard(work.shard)]
+    neurons = [
+        _shown(neuron)
+        for neuron in stage.record_sets[work.site].shard(work.shard)
+        if neuron.neuron.index in work
+    ]
     results = await map_neurons(
         "explain",
         [neuron.neuron for neuron in neurons],
         lambda place: stage.explainer.explain(neurons[place]),
-        concurrency,
+        at_once,
         advance,
     )
     made = [result for result in results if isinstance(result, Explanation)]
     failures = [result for result in results if isinstance(result, Failure)]
-    return {
-        f"{work.site}/{work.shard.file('explanations')}": explanation_table(made),
-        f"{work.site}/{work.shard.file('failures')}": failure_table(failures),
-    }
+    return {"explanations": explanation_table(made), "failures": failure_table(failures)}
 
 
 def _shown(neuron: NeuronRecord) -> NeuronRecord:

@@ -58,6 +58,13 @@ def score(
             f"{simulator} has not simulated the {settings.split} split of run '{run.name}': "
             + _how_to_simulate(run, folder, settings.split)
         )
+    if changed := run.changed_since(folder):
+        name = folder.manifest()["config"].get("simulator", simulator)
+        raise DataError(
+            f"{len(changed)} shards of run '{run.name}' were explained again since {simulator} "
+            f"simulated them: repeat neuron-explainer simulate {run.name} --simulator {name}, with "
+            "the options it had"
+        )
     with locked(folder.path):
         todo = [
             (site, shard, file)

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from neuron_explainer import registry
 from neuron_explainer.config import SimulateSettings
-from neuron_explainer.errors import ConfigError, Deferred, RunMismatch
+from neuron_explainer.errors import ConfigError, RunMismatch
 from neuron_explainer.llm.base import LLM
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Forecast, expected
-from neuron_explainer.llm.session import PRICES, accounted, opened, round_of, wants_all
+from neuron_explainer.llm.session import PRICES, accounted, opened, round_of
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import (
     Explanation,
@@ -25,20 +26,19 @@ from neuron_explainer.records import (
     Stimulus,
 )
 from neuron_explainer.runner import (
-    TOGETHER,
     Advance,
     Progress,
     Tables,
     count_causes,
     failure_table,
-    fill,
     map_neurons,
     silent,
 )
 from neuron_explainer.runs import Run, simulation_table
+from neuron_explainer.shard_work import Job, Work, settle, to_retry
 from neuron_explainer.simulate.base import Simulator, predicted_by, sees_highlights
 from neuron_explainer.simulate.marking import highlights
-from neuron_explainer.store import SHARD_SIZE, Folder, Shard, locked
+from neuron_explainer.store import Folder, Shard, locked
 
 _SAMPLED = 8  # neurons that a forecast looks at
 
@@ -65,24 +65,13 @@ class _Stage:
     settings: SimulateSettings
     llm: Stack | None
 
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One shard of explanations to simulate."""
-
-    site: str
-    shard: Shard
-    file: str
-
-    @property
-    def size(self) -> int:
-        return self.shard.stop - self.shard.start
-
-    @property
-    def targets(self) -> tuple[str, str]:
-        return tuple(  # type: ignore[return-value]
-            f"{self.site}/{self.shard.file(table)}" for table in ("simulations", "failures")
-        )
+    def note_input(self, work: Work) -> None:
+        """Remember which explanations a shard was made from, where that has changed."""
+        file = work.file("explanations")
+        inputs = self.folder.manifest()["inputs"]
+        digest = self.run.folder.manifest()["shards"][file]["sha256"]
+        if inputs.get(file) != digest:
+            self.folder.update({"inputs": inputs | {file: digest}})
 
 
 async def simulate(
@@ -103,8 +92,8 @@ async def simulate(
     async with opened(settings.model, run.workspace.root) as llm:
         simulator: Simulator = registry.make("simulators", name, options or {}, **_given(run, llm))
         with locked(folder.path):
-            work = _Stage(run, folder, simulator, settings, llm)
-            total, waiting = await _simulate_all(work, progress)
+            stage = _Stage(run, folder, simulator, settings, llm)
+            total, waiting = await _simulate_all(stage, progress)
             if llm is not None:
                 spent = accounted(folder.manifest().get("spending", {}), llm.spending)
                 folder.update({"spending": spent})
@@ -128,34 +117,29 @@ async def _simulate_all(stage: _Stage, progress: Progress) -> tuple[int, int]:
         config["quantile"] = True
     folder.open(config | registry.options_of(simulator))
     folder.update({"predicts": predicted_by(simulator)})
-    _check_inputs(stage.run, folder)
-    works = [
-        _Work(site, shard, file)
-        for site in stage.run.sites()
-        for shard, file in stage.run.folder.shards(f"{site}/explanations")
-    ]
-    todo = [work for work in works if not folder.has(*work.targets)]
-    total = sum(work.size for work in todo)
-    ended, all_at_once = round_of(stage.llm), wants_all(stage.llm)
+    settle(folder)
+    _note_inputs(stage.run, folder)
+    works = _todo(stage.run, folder, settings)
+    job = Job(
+        f"simulate {simulator.name}", folder, stage.llm, settings.concurrency, stage.note_input
+    )
+    waiting = await job.do(works, partial(_tables, stage), progress)
+    return sum(work.size for work in works), waiting
 
-    def write(work: _Work, tables: Tables) -> None:
-        del work
-        if ended is not None and ended.holds_back:
-            raise Deferred("this round only gathers requests")
-        folder.write(tables)
 
-    with progress(f"simulate {simulator.name}", total, "neurons") as advance:
-        left = await fill(
-            todo,
-            lambda work: _tables(
-                stage, work, SHARD_SIZE if all_at_once else settings.concurrency, advance
-            ),
-            write,
-            TOGETHER if all_at_once else 1,
-        )
-    if not left:
-        folder.update({"complete": True})
-    return total, sum(work.size for work in left)
+def _todo(run: Run, folder: Folder, settings: SimulateSettings) -> list[Work]:
+    """The shards that are not simulated, or whose explanations have changed since; and failures."""
+    stale = run.changed_since(folder) if folder.exists else []
+    works = []
+    for site in run.sites():
+        again = {work.shard: work for work in to_retry(folder, site, settings.retry)}
+        for shard, file in run.folder.shards(f"{site}/explanations"):
+            work = Work(site, shard)
+            if file in stale or not folder.has(work.file("simulations"), work.file("failures")):
+                works.append(work)
+            elif shard in again:
+                works.append(again[shard])
+    return works
 
 
 async def plan(
@@ -168,13 +152,8 @@ async def plan(
     """What `simulate` would do with the same arguments, and what it would ask of a model."""
     run.require()
     folder = run.simulations(label or label_of(name, settings))
-    todo = [
-        (site, shard, file)
-        for site in run.sites()
-        for shard, file in run.folder.shards(f"{site}/explanations")
-        if not folder.has(f"{site}/{shard.file('simulations')}")
-    ]
-    total = sum(shard.stop - shard.start for _, shard, _ in todo)
+    todo = _todo(run, folder, settings)
+    total = sum(work.size for work in todo)
     planned: dict[str, object] = {"run": run.name, "simulator": name, "neurons": total}
     async with opened(settings.model, run.workspace.root) as llm:
         asked = None if llm is None else Forecast(llm)
@@ -184,9 +163,10 @@ async def plan(
         if asked is not None:
             pairs = (
                 (explanation, _stimuli(neurons[index], _shown(simulator, neurons[index], settings)))
-                for site, shard, file in todo
-                for neurons in [_held_out(_records(run, site), shard, settings)]
-                for index, explanation in run.explanations(site, file).items()
+                for work in todo
+                for neurons in [_held_out(_records(run, work.site), work.shard, settings)]
+                for index, explanation in _explanations(run, work).items()
+                if index in work
             )
             sample = (simulator.simulate(*pair) for pair in islice(pairs, _SAMPLED))
             prices = run.workspace.root / PRICES
@@ -203,16 +183,25 @@ def _records(run: Run, site: str) -> RecordSet:
     return RecordSet(run.workspace.data, run.subject, site)
 
 
-def _check_inputs(run: Run, folder: Folder) -> None:
-    """Remember the digests of the explanations; refuse to go on when one was made anew since."""
+def _explanations(run: Run, work: Work) -> dict[int, Explanation]:
+    return run.explanations(work.site, work.file("explanations"))
+
+
+def _note_inputs(run: Run, folder: Folder) -> None:
+    """Remember the digests of the explanations; those of simulated shards that have changed since
+    stay as they were until they are simulated again.
+
+    Raises RunMismatch when explanations that are simulated here are gone.
+    """
     now = {file: entry["sha256"] for file, entry in run.folder.manifest()["shards"].items()}
     before = folder.manifest().get("inputs", {})
-    if changed := [file for file, digest in before.items() if now.get(file) != digest]:
+    stale = {file: before[file] for file in run.changed_since(folder)}
+    if gone := sorted(stale.keys() - now.keys()):
         raise RunMismatch(
-            f"{folder.path} simulates other explanations than those now in "
-            f"{run.folder.path / changed[0]}; delete {folder.path} and simulate again"
+            f"{folder.path} simulates explanations that are no longer there, in "
+            f"{run.folder.path / gone[0]}; delete {folder.path} and simulate again"
         )
-    folder.update({"inputs": now})
+    folder.update({"inputs": now | stale})
 
 
 def label_of(simulator: str, settings: SimulateSettings) -> str:
@@ -226,13 +215,14 @@ def _splits(settings: SimulateSettings) -> tuple[Split, ...]:
     return ("calibration", "valid", "test") if settings.test else ("calibration", "valid")
 
 
-async def _tables(stage: _Stage, work: _Work, concurrency: int, advance: Advance) -> Tables:
+async def _tables(stage: _Stage, work: Work, at_once: int, advance: Advance) -> Tables:
     """The simulations and failures of one shard. Raises Deferred."""
     run, simulator = stage.run, stage.simulator
-    explanations = run.explanations(work.site, work.file)
+    explanations = _explanations(run, work)
     records = _held_out(_records(run, work.site), work.shard, stage.settings)
-    neurons = sorted(explanations.keys() & records.keys())
-    source = simulator.assign(neurons, stage.settings.seed)
+    known = sorted(explanations.keys() & records.keys())
+    source = simulator.assign(known, stage.settings.seed)
+    neurons = [neuron for neuron in known if neuron in work]
 
     async def one(place: int) -> list[Simulation]:
         neuron = neurons[place]
@@ -242,7 +232,7 @@ async def _tables(stage: _Stage, work: _Work, concurrency: int, advance: Advance
         return [replace(one, highlight=mark) for one, mark in zip(made, shown, strict=True)]
 
     ids = [NeuronId(run.subject, work.site, neuron) for neuron in neurons]
-    results = await map_neurons("simulate", ids, one, concurrency, advance)
+    results = await map_neurons("simulate", ids, one, at_once, advance)
     advance(work.size - len(neurons))
     done = [(n, r) for n, r in zip(neurons, results, strict=True) if not isinstance(r, Failure)]
     failures = [result for result in results if isinstance(result, Failure)]
@@ -251,7 +241,7 @@ async def _tables(stage: _Stage, work: _Work, concurrency: int, advance: Advance
         [records[neuron].records for neuron, _ in done],
         [made for _, made in done],
     )
-    return dict(zip(work.targets, (simulations, failure_table(failures)), strict=True))
+    return {"simulations": simulations, "failures": failure_table(failures)}
 
 
 def _held_out(
