@@ -58,12 +58,16 @@ def simulated(
     texts: Sequence[Stimulus],
     *explanations: str,
     few_shot: int = 0,
+    alternatives: int = EVERY,
 ) -> list[NDArray[np.float64]]:
-    """What `all-at-once` makes of sequences with a model, one explanation after another."""
+    """What `all-at-once` makes of sequences with a model, one explanation after another; closes it."""
 
     async def run() -> list[NDArray[np.float64]]:
-        simulator = AllAtOnceSimulator(llm, few_shot=few_shot, alternatives=EVERY)
-        made = [await simulator.simulate(explained(text), texts) for text in explanations]
+        simulator = AllAtOnceSimulator(llm, few_shot=few_shot, alternatives=alternatives)
+        try:
+            made = [await simulator.simulate(explained(text), texts) for text in explanations]
+        finally:
+            await llm.close()
         return [one.activations.astype(np.float64) for some in made for one in some]
 
     return asyncio.run(run())

@@ -16,7 +16,9 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+from reading_parts import simulated, stimuli
 
 from neuron_explainer.errors import LLMError
 from neuron_explainer.llm.base import BackendSettings, Message, Request, Response
@@ -96,6 +98,23 @@ def test_an_echoed_prompt_has_the_probabilities_of_the_model(
         assert theirs.logprobs[place] == pytest.approx(mine.logprobs[other], abs=0.02)
         compared += 1
     assert compared >= len(prompt.split())
+
+
+def test_all_at_once_predicts_over_a_server_what_it_predicts_in_process(
+    server: str, assets: Path
+) -> None:
+    sequences = [
+        (b" Once", b" upon", b" a", b"\t", b" 10", b"<start>", b"\xc3"),
+        (b" Lily", b"\n", b" went", b" to"),
+    ]
+    local = Local(str(assets / "stories260K" / "hf"), BackendSettings())
+    mine = simulated(local, stimuli(sequences), "numbers such as 10")
+    llm = open_llm("openai/stories", LLMSettings(BackendSettings(server)))
+    # enough for every number; of texts that two tokens have, the server names the unlikelier one,
+    # and those, single bytes, are the last in the vocabulary's order of likelihood
+    theirs = simulated(llm, stimuli(sequences), "numbers such as 10", alternatives=300)
+    for some, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(some, other, atol=0.02)
 
 
 def starts(tokens: Sequence[str], offsets: Sequence[int] | None) -> Sequence[int]:
