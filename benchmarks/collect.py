@@ -109,7 +109,7 @@ def keep_memory() -> None:
 
 def report(title: str, lines: Sequence[Line]) -> None:
     """Print `lines` as an aligned table."""
-    verdicts = {None: "", True: "ok", False: "over"}
+    verdicts = {None: "", True: "ok", False: "missed"}
     rows = [(title, "", "", "aim", "")]
     rows += [(line.what, line.figure, line.ratios, line.aim, verdicts[line.ok]) for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -21,15 +21,13 @@ Alternatives = Mapping[str, float]
 Floats = NDArray[np.float64]
 
 _TEXTS = tuple(str(level) for level in range(LEVELS + 1))
+_NONE = [-math.inf] * len(_TEXTS)
 _VALUES = np.arange(LEVELS + 1, dtype=np.float64)
 
 
 def level_masses(alternatives: Sequence[Alternatives | None]) -> Floats:
     """The masses of "0" … "10", exactly so written, (places, 11)."""
-    rows = [
-        [-np.inf] * len(_TEXTS) if found is None else [found.get(text, -np.inf) for text in _TEXTS]
-        for found in alternatives
-    ]
+    rows = [_NONE if found is None else [*map(found.get, _TEXTS, _NONE)] for found in alternatives]
     masses = np.array(rows, np.float64).reshape(-1, len(_TEXTS))
     return np.where(np.isnan(masses), -np.inf, masses)
 

@@ -60,7 +60,7 @@ def simulated(
     few_shot: int = 0,
     alternatives: int = EVERY,
 ) -> list[NDArray[np.float64]]:
-    """What `all-at-once` makes of sequences with a model, one explanation after another; closes it."""
+    """What `all-at-once` makes of sequences with each explanation in turn. Closes the model."""
 
     async def run() -> list[NDArray[np.float64]]:
         simulator = AllAtOnceSimulator(llm, few_shot=few_shot, alternatives=alternatives)
