@@ -9,6 +9,7 @@ from neuron_explainer import workspace
 from neuron_explainer.commands import neuronpedia_options as neuronpedia_option
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
+from neuron_explainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from neuron_explainer.interchange.import_job import ImportResult
@@ -64,6 +65,36 @@ def import_neuronpedia(
     chosen = None if neurons is None else set(parse_neurons(neurons, sys.maxsize))
     done = neuronpedia_import.import_source(
         workspace.find(folder), source, name, chosen, site, bos_first
+    )
+    _show_import(done, as_json)
+
+
+@import_app.command("delphi")
+def import_delphi(
+    source: option.DelphiSource,
+    name: option.ImportName,
+    tokenizer: option.TokenizerFolder = None,
+    neurons: option.NeuronsOption = None,
+    site: option.NamedSite = None,
+    bos_first: option.BosFirst = False,
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Read Delphi's latent caches (.safetensors) and explanations.
+
+    Example: neuron-explainer import delphi results/run --name pythia --tokenizer models/pythia
+    """
+    from neuron_explainer.interchange import delphi_import
+    from neuron_explainer.runner import parse_neurons
+    from neuron_explainer.subjects.tokenizer import load_tokenizer
+
+    if tokenizer is None:
+        raise ConfigError(
+            "a cache holds token numbers: give the folder of the model's tokenizer by --tokenizer"
+        )
+    chosen = None if neurons is None else set(parse_neurons(neurons, sys.maxsize))
+    done = delphi_import.import_source(
+        workspace.find(folder), source, name, load_tokenizer(tokenizer), chosen, site, bos_first
     )
     _show_import(done, as_json)
 

@@ -155,6 +155,12 @@ PlainOption = Annotated[bool, typer.Option("--plain", help="Without colour: [tok
 PublishedSource = Annotated[
     Path, typer.Argument(metavar="SOURCE", help="A folder {layer}/{neuron}.json or .jsonl.")
 ]
+DelphiSource = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="A folder with latents/, or a hookpoint's.")
+]
+TokenizerFolder = Annotated[
+    Path | None, typer.Option("--tokenizer", metavar="DIR", help="The model's tokenizer.")
+]
 NeuronpediaSource = Annotated[
     Path, typer.Argument(metavar="SOURCE", help="A folder v1/MODEL/SOURCE, or one batch file.")
 ]

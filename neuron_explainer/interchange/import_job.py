@@ -6,7 +6,7 @@ again changes nothing.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from neuron_explainer.errors import ConfigError
 from neuron_explainer.interchange.columns import widen
-from neuron_explainer.interchange.sequences import SequenceWriter, writing_corpus
+from neuron_explainer.interchange.sequences import writing_corpus
 from neuron_explainer.records import Failure, NeuronId
 from neuron_explainer.runner import failure_table
 from neuron_explainer.store import Folder, Shard, locked
@@ -100,8 +100,9 @@ class Job(Generic[Content]):
     config: Mapping[str, Any]
     corpus: Place
     sites: Mapping[str, Mapping[str, Place]]  # site → destination → place
-    rows: Callable[[SequenceWriter], Rows[Content]]
+    rows: Callable[[Any], Rows[Content]]  # from what `sequences` opens
     failures_go: str  # the destination of failures
+    sequences: Callable[[Folder], AbstractContextManager[Any]] = writing_corpus
 
     def run(self, folders: list[Path]) -> ImportResult:
         """Import, unless it was done before. `folders` are held meanwhile."""
@@ -109,7 +110,7 @@ class Job(Generic[Content]):
             for folder in folders:
                 held.enter_context(locked(folder))
             if not self._begin():
-                with writing_corpus(self.corpus.folder) as sequences:
+                with self.sequences(self.corpus.folder) as sequences:
                     for site in self.sites:
                         self._import(site, sequences)
                 for place in self._places():
@@ -135,7 +136,7 @@ class Job(Generic[Content]):
             place.folder.update({"complete": False, "shards": {}, **(place.about or {})})
         return False
 
-    def _import(self, site: str, sequences: SequenceWriter) -> None:
+    def _import(self, site: str, sequences: Any) -> None:
         places = self.sites[site]
         for shard, rows, failures in self._pieces(site, sequences):
             for destination, tables in rows.tables().items():
@@ -147,7 +148,7 @@ class Job(Generic[Content]):
                 widen(place.folder, place.prefix + table)
 
     def _pieces(
-        self, site: str, sequences: SequenceWriter
+        self, site: str, sequences: Any
     ) -> Iterator[tuple[Shard, Rows[Content], list[Failure]]]:
         """The shards of a site, those too large for memory in several pieces."""
         for shard, neurons in self.source.shards(site):

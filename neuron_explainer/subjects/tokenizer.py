@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neuron_explainer.errors import SubjectError
 from neuron_explainer.records import BoolArray
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
@@ -57,6 +59,22 @@ class HuggingFaceTokenizer:
             list(texts), add_special_tokens=False
         )
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+
+def load_tokenizer(folder: Path) -> HuggingFaceTokenizer:
+    """The tokenizer in a folder, without its model. Raises SubjectError."""
+    import transformers
+
+    if not folder.is_dir():
+        raise SubjectError(f"{folder} is no folder: give one with a tokenizer.json")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SubjectError(f"{folder} holds no tokenizer that can be read: {reason}") from error
+    if not tokenizer.is_fast:
+        raise SubjectError(f"{folder} holds no tokenizer.json: only fast tokenizers are read")
+    return HuggingFaceTokenizer(tokenizer, len(tokenizer))
 
 
 def _token_bytes(name: str, byte_level: bool) -> bytes:
