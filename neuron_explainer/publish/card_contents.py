@@ -12,7 +12,7 @@ _ONE_ROW = {
     "scores": "one neuron and simulator: every score, and why one is undefined",
     "simulations": "one neuron, simulator and record: the predicted activations",
     "records": "one neuron and record: tokens, true activations, split",
-    "features": "one neuron: statistics over the corpus, histogram, mean activation by token",
+    "features": "one neuron: statistics over the corpus, token means, tokens that it promotes",
     "runs": "one step that made the data: its configuration, its inputs and what it cost",
 }
 

@@ -53,16 +53,19 @@ SCORES = (
     pa.field("split", pa.string(), nullable=False),
 )
 
-FEATURES = pa.schema(
-    [
-        *WHO,
-        *list(schemas.NEURONS)[1:],
-        pa.field("rows_previous", _BYTES),
-        pa.field("rows_token", _BYTES),
-        pa.field("rows_activation", pa.list_(pa.float32())),
-        pa.field("rows_count", pa.list_(pa.int32())),
-    ]
+TOKEN_ROWS = (
+    pa.field("rows_previous", _BYTES),
+    pa.field("rows_token", _BYTES),
+    pa.field("rows_activation", pa.list_(pa.float32())),
+    pa.field("rows_count", pa.list_(pa.int32())),
 )
+EFFECTS = (
+    pa.field("promoted", _BYTES),
+    pa.field("promoted_effect", pa.list_(pa.float32())),
+    pa.field("suppressed", _BYTES),
+    pa.field("suppressed_effect", pa.list_(pa.float32())),
+)
+FEATURES = pa.schema([*WHO, *list(schemas.NEURONS)[1:], *TOKEN_ROWS, *EFFECTS])
 
 
 def scores(stored: Sequence[pa.Schema]) -> pa.Schema:

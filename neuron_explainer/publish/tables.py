@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from neuron_explainer import schemas
 from neuron_explainer.publish import columns
+from neuron_explainer.publish.features import with_effects, with_token_rows
 from neuron_explainer.publish.manifests import runs_table
 from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runs import Run
@@ -160,9 +160,11 @@ class RunTables:
             if neurons is None:
                 continue
             rows = between(record_set.folder, "tokens", shard)
+            effects = between(record_set.folder, "logit_effects", shard)
+            names = _vocabulary(record_set.corpus)[0]
             for start in range(0, len(neurons), _NEURONS_AT_ONCE):
-                some = neurons.slice(start, _NEURONS_AT_ONCE)
-                yield self._named(_with_token_rows(some, rows, record_set.corpus), site)
+                some = with_token_rows(neurons.slice(start, _NEURONS_AT_ONCE), rows, names)
+                yield self._named(with_effects(some, effects, names), site)
 
 
 def present(folder: Folder, table: str) -> list[tuple[Shard, str]]:
@@ -227,34 +229,3 @@ def _vocabulary(corpus: Corpus) -> tuple[pa.Array, pa.Array]:
     """All tokens as bytes, and as text from which the bytes are got back."""
     names = corpus.vocabulary[0]
     return pa.array(names, pa.binary()), pa.array(map(escape, names), pa.string())
-
-
-def _with_token_rows(neurons: pa.Table, rows: pa.Table | None, corpus: Corpus) -> pa.Table:
-    """Neurons with their rows of the token table, as lists; null without such a table."""
-    if rows is None:
-        for field in list(columns.FEATURES)[-4:]:
-            neurons = neurons.append_column(field.name, pa.nulls(len(neurons), field.type))
-        return neurons
-    wanted = neurons["neuron"].to_numpy()
-    every = rows["neuron"].to_numpy()
-    start = int(np.searchsorted(every, wanted[0]))
-    stop = int(np.searchsorted(every, wanted[-1], side="right"))
-    mine = rows.slice(start, stop - start)
-    offsets = _offsets(every[start:stop], wanted)
-    names = _vocabulary(corpus)[0]
-    made = {
-        "rows_previous": names.take(mine["previous"]),
-        "rows_token": names.take(mine["token"]),
-        "rows_activation": mine["activation"],
-        "rows_count": mine["count"],
-    }
-    for name, values in made.items():
-        flat = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-        neurons = neurons.append_column(name, pa.ListArray.from_arrays(offsets, flat))
-    return neurons
-
-
-def _offsets(sorted_owners: NDArray[np.int32], wanted: NDArray[np.int32]) -> pa.Array:
-    """Where the rows of each of `wanted`, all that own rows, begin; and the end of the last."""
-    begins = np.searchsorted(sorted_owners, wanted)
-    return pa.array([*begins, len(sorted_owners)], pa.int32())
