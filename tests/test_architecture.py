@@ -115,6 +115,7 @@ WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device
     "torch": ("subjects.*", "collect.*", "llm.local", "llm.local_*"),
     "transformers": ("subjects.*", "llm.local", "llm.local_*"),
+    "huggingface_hub": ("publish.hub", "subjects.*"),
     **dict.fromkeys(
         ("openai", "httpx", "httpx2", "aiohttp", "requests", "urllib", "http"),
         ("llm.*", "publish.hub", "interchange.*"),

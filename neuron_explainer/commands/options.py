@@ -187,6 +187,13 @@ PublishFolder = Annotated[
     Path | None,
     typer.Option("--to", metavar="DIR", help="Default: published/ in the run's own folder."),
 ]
+HubOption = Annotated[
+    str | None,
+    typer.Option("--hub", metavar="USER/NAME", help="Also push it to the Hugging Face hub."),
+]
+PublicOption = Annotated[
+    bool, typer.Option("--public", help="Everybody may see it on the hub; default: private.")
+]
 DatasetName = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="Of the dataset; default: the run's.")
 ]

@@ -1,28 +1,36 @@
 """The command that makes a run a dataset: `publish`."""
 
+from collections.abc import Mapping
+
 from neuron_explainer import workspace
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
+from neuron_explainer.errors import ConfigError
 
 
 def publish(
     name: option.RunArgument,
     to: option.PublishFolder = None,
+    hub: option.HubOption = None,
+    public: option.PublicOption = False,
     dataset_name: option.DatasetName = None,
     license_: option.LicenseOption = None,
     corpus_license: option.CorpusLicense = None,
     language: option.LanguageOption = None,
     without: option.WithoutOption = None,
     partial: option.PartialOption = False,
+    dry_run: option.DryRun = False,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
 ) -> None:
     """Write a run as a dataset: Parquet tables and a card that says what they are.
 
+    With --hub it goes to the Hugging Face hub too, as a private dataset.
+
     Example: neuron-explainer publish tiny-token-lookup --license cc-by-4.0
     """
+    from neuron_explainer.publish import stage
     from neuron_explainer.publish.settings import PublishSettings
-    from neuron_explainer.publish.stage import publish as run_stage
     from neuron_explainer.runs import Run
 
     run = Run(workspace.find(folder), name)
@@ -30,17 +38,37 @@ def publish(
     settings = PublishSettings(
         dataset_name, license_, corpus_license, tuple(language or ()), left_out, partial
     )
-    done = run_stage(run, to, settings, output.progress())
-    sizes = done.folder.sizes()
-    output.say_notices([f"not whole: {lack.what}" for lack in done.lacks])
-    report = {
+    if public and hub is None:
+        raise ConfigError("--public says who may see a dataset on the hub: give --hub USER/NAME")
+    if hub is not None:
+        from neuron_explainer.publish.hub import check_repository, push
+
+        check_repository(hub)
+    if dry_run:
+        _list(stage.rehearse(run, settings, output.progress()), as_json)
+        return
+    done = stage.publish(run, to, settings, output.progress())
+    report: dict[str, object] = {
         "folder": str(done.folder.path),
         "changed": done.changed,
         "rows": dict(done.rows),
-        "files": sizes,
+        "files": done.folder.sizes(),
     }
+    output.say_notices([f"not whole: {lack.what}" for lack in done.lacks])
     lines = [f"{config}: {rows:,} rows" for config, rows in done.rows.items()]
     verb = "wrote" if done.changed else "nothing to do:"
-    size = f"{len(sizes):,} files, {sum(sizes.values()) / 1e6:,.1f} MB"
-    lines.append(f"{verb} {size} in {done.folder.path}")
+    lines.append(f"{verb} {_total(done.folder.sizes())} in {done.folder.path}")
+    if hub is not None:
+        report["url"] = push(done.folder, hub, public)
+        lines.append(f"pushed to {report['url']}, {'public' if public else 'private'}")
     output.show(report if as_json else lines, as_json)
+
+
+def _list(sizes: Mapping[str, int], as_json: bool) -> None:
+    lines = [f"{size:>13,}  {name}" for name, size in sizes.items()]
+    lines.append(f"would write {_total(sizes)}")
+    output.show({"files": dict(sizes)} if as_json else lines, as_json)
+
+
+def _total(sizes: Mapping[str, int]) -> str:
+    return f"{len(sizes):,} files, {sum(sizes.values()) / 1e6:,.1f} MB"

@@ -1,6 +1,7 @@
 """The publish stage: a run in, a dataset folder out."""
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ class Published:
     lacks: Sequence[Lack]  # empty unless the run was published in part
 
 
+def published_folder(run: Run, to: Path | None = None) -> PublishedFolder:
+    """Where `run` is published: at `to`, by default in its own folder."""
+    return PublishedFolder(to or run.folder.path / DEFAULT)
+
+
 def publish(
     run: Run, to: Path | None, settings: PublishSettings, progress: Progress = silent
 ) -> Published:
@@ -45,7 +51,7 @@ def publish(
     than an earlier state of this dataset.
     """
     lacks = lacks_of(run, settings.without, settings.partial)
-    folder = PublishedFolder(to or run.folder.path / DEFAULT)
+    folder = published_folder(run, to)
     identity = _identity(run)
     folder.require_own(**identity)
     source = _source(run, settings)
@@ -58,11 +64,22 @@ def publish(
         facts = facts_of(run, settings, configs, lacks)
         replace_file(staging / CARD, card(facts).encode())
         about = {name: asdict(written) for name, written in configs.items()}
-        return {**identity, "subject": run.subject, "source": source, "configs": about}
+        made_by = {"subject": run.subject, "package_version": __version__}
+        return {**identity, **made_by, "source": source, "configs": about}
 
     folder.write(make)
     rows = {name: entry["rows"] for name, entry in folder.about()["configs"].items()}
     return Published(folder, rows, True, lacks)
+
+
+def rehearse(run: Run, settings: PublishSettings, progress: Progress = silent) -> dict[str, int]:
+    """The files that `publish` would write, with their sizes: made, measured and thrown away.
+
+    Raises what `publish` raises about the run.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        done = publish(run, Path(place) / DEFAULT, settings, progress)
+        return done.folder.sizes()
 
 
 def _identity(run: Run) -> dict[str, Any]:
