@@ -76,10 +76,11 @@ def scores(stored: Sequence[pa.Schema]) -> pa.Schema:
 
 def simulations(activation: pa.DataType) -> pa.Schema:
     """Config `simulations`."""
-    kept = [field for field in list(schemas.SIMULATIONS)[1:] if field.name != "activations"]
     simulator = pa.field("simulator", pa.string(), nullable=False)
     predicted = pa.field("activations", pa.list_(activation), nullable=False)
-    return pa.schema([*WHO, simulator, *kept, predicted])
+    stored = list(schemas.SIMULATIONS)[1:]
+    kept = [predicted if field.name == "activations" else field for field in stored]
+    return pa.schema([*WHO, simulator, *kept])
 
 
 def records(activation: pa.DataType) -> pa.Schema:

@@ -14,7 +14,7 @@ from neuron_explainer.publish.tables import SCORE_TABLES
 from neuron_explainer.records import Explanation, NeuronId
 from neuron_explainer.runner import count_causes
 from neuron_explainer.runs import Run
-from neuron_explainer.score.summary import NULLS, Row, rows_of
+from neuron_explainer.score.summary import Row, remarks, rows_of
 
 MAIN_SCORE = "correlation_top_and_random"
 
@@ -32,6 +32,7 @@ class Facts:
     neurons: Mapping[str, tuple[int, int]]  # explained and not, by site
     failures: Mapping[tuple[str, str], int]  # by stage (or simulator) and cause
     scores: Mapping[str, Sequence[Row]]  # by split
+    remarks: Mapping[str, Sequence[str]]  # what the tables of scores cannot say, by split
     examples: Sequence[tuple[Explanation, float | None]]  # and its correlation
     package_version: str = __version__
 
@@ -51,8 +52,8 @@ class Facts:
 
     @property
     def judge(self) -> str | None:
-        """The first simulator that is no null: the one whose score the examples show."""
-        return _judge([made.name for made in self.of("simulate")])
+        """The first simulator with a correlation that is no null: its score the examples show."""
+        return _judge(self.run, self.scores.get("valid", ()))
 
     @property
     def rows(self) -> int:
@@ -78,7 +79,8 @@ def facts_of(
         {site: _counts(run, site) for site in run.sites()},
         dict(sorted(_failures(run))),
         {split: rows for split, rows in scores.items() if rows},
-        list(_examples(run)),
+        {split: remarks(run, rows) for split, rows in scores.items()},
+        list(_examples(run, _judge(run.name, scores["valid"]))),
     )
 
 
@@ -104,7 +106,7 @@ def _failures(run: Run) -> Iterator[tuple[tuple[str, str], int]]:
             yield (place, cause), count
 
 
-def _examples(run: Run) -> Iterator[tuple[Explanation, float | None]]:
+def _examples(run: Run, judge: str | None) -> Iterator[tuple[Explanation, float | None]]:
     """The first neuron of each site that has an explanation: not chosen by its score."""
     for site in run.sites():
         for _, file in run.folder.shards(f"{site}/explanations"):
@@ -112,12 +114,11 @@ def _examples(run: Run) -> Iterator[tuple[Explanation, float | None]]:
             if len(neurons):
                 explanation = run.explanation(NeuronId(run.subject, site, neurons[0].as_py()))
                 if explanation is not None:
-                    yield explanation, _score(run, explanation.neuron)
+                    yield explanation, _score(run, judge, explanation.neuron)
                 break
 
 
-def _score(run: Run, neuron: NeuronId) -> float | None:
-    judge = _judge(run.simulators())
+def _score(run: Run, judge: str | None, neuron: NeuronId) -> float | None:
     if judge is None:
         return None
     folder, name = run.simulations(judge), f"{neuron.site}/scores"
@@ -127,5 +128,6 @@ def _score(run: Run, neuron: NeuronId) -> float | None:
     return rows[0].get(MAIN_SCORE) if rows else None
 
 
-def _judge(simulators: Sequence[str]) -> str | None:
-    return next((name for name in simulators if name not in NULLS), None)
+def _judge(run: str, rows: Sequence[Row]) -> str | None:
+    mine = (row for row in rows if row.run == run and row.correlation and not row.null)
+    return next((row.simulator for row in mine), None)

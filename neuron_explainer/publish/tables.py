@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neuron_explainer import schemas
 from neuron_explainer.publish import columns
 from neuron_explainer.publish.features import with_effects, with_token_rows
 from neuron_explainer.publish.manifests import runs_table
@@ -18,7 +17,8 @@ from neuron_explainer.runs import Run
 from neuron_explainer.store import Folder, Shard
 from neuron_explainer.tokens import escape
 
-SCORE_TABLES = {"scores": "valid", "scores-test": "test"}  # and the split that each is of
+# and the split that each is of
+SCORE_TABLES = {"scores": "valid", "scores-test": "test", "scores-calibration": "calibration"}
 _NEURONS_AT_ONCE = 64  # a whole token table has tens of thousands of rows a neuron
 
 
@@ -45,7 +45,7 @@ class RunTables:
         """The rows of one config, in pieces. Raises DataError when a shard is damaged."""
         schema = self.schema(config)
         for table in self._makers[config]():
-            yield table.select(schema.names).cast(schema)
+            yield _complete(table, schema).select(schema.names).cast(schema)
 
     def schema(self, config: str) -> pa.Schema:
         """The columns of one config."""
@@ -111,8 +111,7 @@ class RunTables:
     def _explanations(self) -> Iterator[pa.Table]:
         explainer = str(self.run.folder.manifest()["config"]["explainer"])
         for site, shard, file in self.shards():
-            known = schemas.EXPLANATIONS.empty_table()  # an older table has fewer columns
-            made = pa.concat_tables([known, self.run.folder.read(file)], promote_options="default")
+            made = self.run.folder.read(file)
             made = made.append_column("failure_cause", pa.nulls(len(made), pa.string()))
             failed = between(self.run.folder, f"{site}/failures", shard)
             if failed is not None and len(failed):
@@ -124,16 +123,11 @@ class RunTables:
             yield self._named(made, site)
 
     def _scores(self) -> Iterator[pa.Table]:
-        names = self._score_schema.names
         for simulator, site in self._simulated():
             folder = self.run.simulations(simulator)
             for name, split in SCORE_TABLES.items():
                 for _, file in present(folder, f"{site}/{name}"):
-                    table = self._named(folder.read(file), site, simulator=simulator, split=split)
-                    for missing in set(names) - set(table.column_names):
-                        kind = self._score_schema.field(missing).type
-                        table = table.append_column(missing, pa.nulls(len(table), kind))
-                    yield table
+                    yield self._named(folder.read(file), site, simulator=simulator, split=split)
 
     def _simulations(self) -> Iterator[pa.Table]:
         for simulator, site in self._simulated():
@@ -165,6 +159,14 @@ class RunTables:
             for start in range(0, len(neurons), _NEURONS_AT_ONCE):
                 some = with_token_rows(neurons.slice(start, _NEURONS_AT_ONCE), rows, names)
                 yield self._named(with_effects(some, effects, names), site)
+
+
+def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with nulls for columns that it lacks: an older program had fewer."""
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field.name, pa.nulls(len(table), field.type))
+    return table
 
 
 def present(folder: Folder, table: str) -> list[tuple[Shard, str]]:
