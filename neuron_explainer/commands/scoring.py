@@ -23,20 +23,22 @@ def score(
     from neuron_explainer import config as configuration
     from neuron_explainer.runs import Run
     from neuron_explainer.score.checks import check_metrics
-    from neuron_explainer.score.stage import holds
+    from neuron_explainer.score.stage import begins, holds
     from neuron_explainer.score.stage import score as run_stage
 
     run = Run(workspace.find(folder), name)
     run.require()
     settings = configuration.build(ScoreSettings, {"split": split, "seed": seed}, "score")
-    names = simulator or [
-        each for each in run.simulators() if holds(run.simulations(each), settings.split)
-    ]
+    known = [each for each in run.simulators() if holds(run.simulations(each), settings.split)]
+    empty = [each for each in known if not begins(run.simulations(each))]
+    names = simulator or [each for each in known if each not in empty]
     if not names:
         raise DataError(
             f"run '{name}' has no simulations of the {settings.split} split: "
             f"neuron-explainer simulate {name}"
         )
+    if not simulator:
+        output.say_notices([f"{each} has not simulated a shard yet: left out" for each in empty])
     for each in names:
         run_stage(run, each, settings, output.progress())
     checked = output.wait(check_metrics(run, settings, output.progress())) if checks else None

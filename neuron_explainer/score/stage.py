@@ -86,6 +86,11 @@ def holds(folder: Folder, split: str) -> bool:
     return folder.exists and split in folder.manifest()["config"].get("splits", [split])
 
 
+def begins(folder: Folder) -> bool:
+    """Whether a shard of these simulations is there: a stage may have been stopped before."""
+    return any("/simulations-" in file for file in folder.manifest()["shards"])
+
+
 def _how_to_simulate(run: Run, folder: Folder, split: str) -> str:
     """The command after which `folder`, or one beside it, holds this split too."""
     if split == "test":

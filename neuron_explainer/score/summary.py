@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 
 from neuron_explainer.config import ScoreSettings
+from neuron_explainer.runner import count_causes
 from neuron_explainer.runs import Run, all_runs
 from neuron_explainer.score.base import Scores
 from neuron_explainer.score.classification import CHANCE
@@ -39,6 +40,7 @@ class Row:
     verdicts: Mapping[str, Summary]  # by metric; only where sequences are judged
     scores: Mapping[str, Scores]  # all of them
     population: Summary | None  # correlation over the whole corpus
+    failures: Mapping[str, int]  # neurons without a simulation, by cause
 
 
 def rows_of(run: Run, settings: ScoreSettings) -> list[Row]:
@@ -55,7 +57,7 @@ def rows_of(run: Run, settings: ScoreSettings) -> list[Row]:
                     shown = label or simulator
                     null = shown in NULLS or _is_shuffled(folder)
                     about = (source.name, simulator, shown, null)
-                    rows.append(_row(scores, about, settings.seed))
+                    rows.append(_row(scores, about, count_causes(folder, [site]), settings.seed))
     if not any(row.correlation for row in rows if row.run == run.name):
         rows = [row for row in rows if row.run == run.name]  # references say nothing about verdicts
     order = {site: place for place, site in enumerate(run.sites())}
@@ -88,7 +90,9 @@ def _is_shuffled(folder: Folder) -> bool:
     return bool(folder.manifest()["config"].get("shuffled"))
 
 
-def _row(scores: SiteScores, about: tuple[str, str, str, bool], seed: int) -> Row:
+def _row(
+    scores: SiteScores, about: tuple[str, str, str, bool], failures: Mapping[str, int], seed: int
+) -> Row:
     """`about`: run, simulator, label and whether it is a null."""
     correlation, verdicts = (
         {
@@ -100,7 +104,7 @@ def _row(scores: SiteScores, about: tuple[str, str, str, bool], seed: int) -> Ro
     )
     found = scores.scores.get(POPULATION)
     population = None if found is None else summarise(found, seed)
-    return Row(scores.site, *about, correlation, verdicts, scores.scores, population)
+    return Row(scores.site, *about, correlation, verdicts, scores.scores, population, failures)
 
 
 def cells(row: Row) -> dict[str, object]:
@@ -152,7 +156,10 @@ def _percent(share: float | None) -> str:
 
 def as_json(row: Row, seed: int) -> dict[str, object]:
     """A row for programs, with every score and its interval."""
-    about = {"site": row.site, "run": row.run, "simulator": row.simulator, "label": row.label}
+    about: dict[str, object] = {
+        **{"site": row.site, "run": row.run, "simulator": row.simulator, "label": row.label},
+        "failures": dict(row.failures),
+    }
     scores = {name: asdict(summarise(figure, seed)) for name, figure in row.scores.items()}
     judged = {"predicts": "sequences", "chance": CHANCE} if row.verdicts else {"predicts": "tokens"}
     return {**about, **judged, "scores": scores}
@@ -172,6 +179,12 @@ def _over_corpus(rows: Sequence[Row]) -> list[str]:
 def remarks(run: Run, rows: Sequence[Row]) -> list[str]:
     """What the table cannot say: means that count undefined as 0, and a missing baseline."""
     lines = [
+        f"{row.site}, {row.label}: {sum(row.failures.values()):,} neurons without a simulation "
+        f"({', '.join(row.failures)}) are in no figure"
+        for row in rows
+        if row.failures
+    ]
+    lines += [
         f"{row.site}, {row.label}, {choice.replace('_', ' ')}: {made.undefined_share:.1%} "
         f"undefined ({', '.join(made.reasons)}); with undefined as 0 the mean is "
         f"{made.mean_undefined_as_zero:.3f}"

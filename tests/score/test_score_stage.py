@@ -9,11 +9,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from commands import in_process
 
 from neuron_explainer.config import ScoreSettings, SimulateSettings
 from neuron_explainer.errors import DataError
 from neuron_explainer.record_set import RecordSet
-from neuron_explainer.records import FloatArray, Record, Simulation, Split
+from neuron_explainer.records import (
+    Failure,
+    FloatArray,
+    NeuronId,
+    Record,
+    Simulation,
+    Split,
+)
+from neuron_explainer.runner import failure_table
 from neuron_explainer.runs import Run, simulation_table
 from neuron_explainer.score import summary
 from neuron_explainer.score.stage import CHOICES, SiteScores, score
@@ -263,3 +272,24 @@ def test_settings_that_differ_in_the_seed_alone_give_the_same_scores(run: Run) -
     one, other = (_score(run, settings=replace(VALID, seed=seed)) for seed in (0, 1))
     for name, made in one.scores.items():
         np.testing.assert_array_equal(made.values, other.scores[name].values)
+
+
+def test_neurons_without_a_simulation_are_told_with_their_cause(run: Run) -> None:
+    folder = _plant(run, lambda record: record.activations)
+    neuron = NeuronId(run.subject, SITE, 3)
+    failures = failure_table([Failure(neuron, "simulate", "context-overflow", "too long")])
+    folder.write({f"{SITE}/{NEURONS.file('failures')}": failures})
+    _score(run)
+    row = next(row for row in summary.rows_of(run, VALID) if row.label == "planted")
+    assert summary.as_json(row, seed=0)["failures"] == {"context-overflow": 1}
+    told = f"{SITE}, planted: 1 neurons without a simulation (context-overflow) are in no figure"
+    assert told in summary.remarks(run, [row])
+
+
+def test_a_simulator_that_was_stopped_at_once_is_left_out(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.simulations("stopped").open({"simulator": "numbers", "seed": 0, "splits": HELD_OUT})
+    done = in_process(monkeypatch, capsys)("score", run.name, "--workspace", run.workspace.root)
+    assert done.code == 0
+    assert "note: stopped has not simulated a shard yet: left out" in done.err
