@@ -220,7 +220,7 @@ def test_selecting_again_changes_nothing_and_goes_on_where_it_was_stopped(here: 
 def test_runs_that_explain_something_else_are_refused(
     here: Workspace, other: Mapping[str, object], told: str
 ) -> None:
-    runs = [planted(here, "a", true), planted(here, "b", true, **other)]
+    runs = [planted(here, "a", true), planted(here, "b", true, **other)]  # type: ignore[arg-type]
     with pytest.raises(DataError, match=told):
         select(Run(here, "best"), runs, CALIBRATION)
     assert not (here.explanations / "best").exists()
