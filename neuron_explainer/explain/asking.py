@@ -28,15 +28,24 @@ class Asking(Protocol):
     """An explainer that asks a model: whom, and how the answer is drawn."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As in the registry."""
+
     @property
-    def llm(self) -> LLM: ...
+    def llm(self) -> LLM:
+        """Whom it asks."""
+
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int:
+        """Of the answer, at most."""
+
     @property
-    def temperature(self) -> float: ...
+    def temperature(self) -> float:
+        """0: the likeliest answer."""
+
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Where the temperature is above 0."""
 
 
 async def ask(explainer: Asking, neuron: NeuronId, question: Question) -> Explanation:
