@@ -65,11 +65,6 @@ def best_of_settings(
         return None
     if simulator is None:
         raise ConfigError("--best-of selects by simulations: say whose by --simulator NAME")
-    if model.in_files:
-        raise ConfigError(
-            "batch files hold the requests of one stage: explain, simulate --split calibration and "
-            "select one after the other, instead of --best-of"
-        )
     made = option.options_of(options, flag="--simulator-option")
     content = {"runs": number, "simulator": simulator, "options": made}
     settings = build(BestOfSettings, content, "best-of")
