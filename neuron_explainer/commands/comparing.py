@@ -98,19 +98,20 @@ def compare(
     how = Resampling(seed, resamples)
     if csv is not None:
         roles = Roles(names or (), _selected(selected), null, lookup, metric)
-        found = stage.compare_csv(csv, roles, how, all_pairs)
+        found, pairs = stage.compare_csv(csv, roles, how, all_pairs)
     else:
         if selected or null:
             raise ConfigError("--selected and --null belong to --csv: a run's manifest has them")
         if len(names or ()) < 2:
             raise ConfigError("compare needs two runs or more, or --csv FILE")
         choice = Choice(split, simulator, metric, lookup, allow)
-        found = stage.compare_runs(workspace.find(folder), names or (), choice, how, all_pairs)
+        here = workspace.find(folder)
+        found, pairs = stage.compare_runs(here, names or (), choice, how, all_pairs)
     if plan:
         _show_plans(found, as_json)
         return
     kept = to or stage.folder_of(workspace.find(folder), found)
-    stage.write(kept, found)
+    stage.write(kept, found, pairs)
     output.show_comparison(found, kept, as_json)
 
 

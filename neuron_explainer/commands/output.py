@@ -137,7 +137,7 @@ def show_comparison(found: "Comparison", kept: Path | None, as_json: bool) -> No
     for note in found.notes:
         terminal.print(note)
     if kept is not None:
-        terminal.print(f"report: {kept / 'report.md'}")
+        terminal.print(f"report: {kept / 'report.html'}")
 
 
 def spending_of(spending: "Spending | None") -> dict[str, object]:

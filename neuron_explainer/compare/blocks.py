@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from neuron_explainer.compare.reliability import Reliability
 from neuron_explainer.compare.results import Comparison, Line, Pair
 from neuron_explainer.compare.statistics import Contrast, Estimate
 
@@ -29,6 +30,7 @@ def blocks(found: Comparison) -> list[Block]:
         _selection(found),
         _budget(found),
         _power(found),
+        _reliability(found),
         _undefined(found),
         _layers(found),
         _disagreements(found),
@@ -95,14 +97,14 @@ def _scores(found: Comparison) -> Block:
             f"{line.defined:,}",
             plain(line.mean) if line.mean else "undefined",
             _number(line.median),
-            plain(line.mean_undefined_as_zero) if line.undefined else "the same",
+            plain(line.mean_undefined_as_chance) if line.undefined else "the same",
             signed(line.above_lookup),
             _percent(line.gap_closed),
         )
 
     return Block(
         "Scores",
-        ("", "n", "mean", "median", "undefined as 0", "above lookup", "gap closed"),
+        ("", "n", "mean", "median", f"undefined as {found.chance:g}", "above lookup", "gap closed"),
         tuple(row(line) for line in found.lines),
         "On the neurons that every method attempted. Gap closed: 0 % is the shuffled null, 100 % "
         f"the token lookup.{_MARK if any(one.flagged for one in found.guards) else ''}",
@@ -124,19 +126,20 @@ def _differences(found: Comparison) -> Block:
         yield _contrast(name, pair.contrast, pair.p_adjusted)
         if pair.policies_disagree:
             yield _contrast(
-                f"{name}, undefined as 0",
-                pair.undefined_as_zero,
-                pair.p_adjusted_undefined_as_zero,
+                f"{name}, undefined as {found.chance:g}",
+                pair.undefined_as_chance,
+                pair.p_adjusted_undefined_as_chance,
             )
 
     return Block(
         "Differences",
         (
             *("", "n", "difference", "p", "p (Holm)", "effect", "better / worse / tied"),
-            *("P(first beats second)", "Spearman"),
+            *("P(better)", "Spearman"),
         ),
         tuple(row for pair in found.pairs for row in rows(pair)),
-        "Paired by neuron. Effect: mean over standard deviation of the differences.",
+        "Paired by neuron, the first less the second. Effect: mean over standard deviation of the "
+        "differences. P(better): that the first is better on a neuron, ties counting half.",
         (0, 1, 2, 4, 6),
     )
 
@@ -178,7 +181,7 @@ def _budget(found: Comparison) -> Block:
         return (
             line.name,
             f"{line.budget.tokens:,.0f}" + ("*" if line.budget.cached else ""),
-            NONE if cost is None else f"${cost:.5f}",
+            NONE if cost is None else f"${cost:.3g}",
             _number(line.mean.value if line.mean else None),
             ", ".join(fronts) or "no",
         )
@@ -211,6 +214,29 @@ def _power(found: Comparison) -> Block:
         rows,
         "80 % power, two-sided 5 %. n is planned with the upper 95 % limit of the spread.",
     )
+
+
+def _reliability(found: Comparison) -> Block:
+    sizes = sorted({size for one in found.reliability for size in one.sequences})
+
+    def row(one: Reliability) -> tuple[str, ...]:
+        known = dict(zip(one.sequences, one.agreement, strict=True))
+        projected = f"{_number(one.reported, '.2f')} ({one.reported_sequences})"
+        return (one.method, *(_short(known.get(size)) for size in sizes), projected)
+
+    sampled = max((one.neurons for one in found.reliability), default=0)
+    return Block(
+        "Reliability",
+        ("sequences a score", *(f"{size}" for size in sizes), "reported"),
+        tuple(row(one) for one in found.reliability),
+        "Rank correlation over neurons of two scores that were taken from disjoint sequences, on "
+        f"{sampled:,} neurons. Reported: for as many sequences as the scores above are taken from, "
+        "by the formula of Spearman and Brown.",
+    )
+
+
+def _short(estimate: Estimate | None) -> str:
+    return _with_interval(estimate, ".2f")
 
 
 def _undefined(found: Comparison) -> Block:

@@ -6,12 +6,15 @@ from neuron_explainer.compare.table import Budget
 from neuron_explainer.store import Folder
 
 
-def budget_of(explained: Sequence[Folder], simulated: Sequence[Folder]) -> Budget:
+def budget_of(
+    explained: Sequence[Folder], candidates: Sequence[Folder], simulated: Sequence[Folder]
+) -> Budget:
     """Tokens and dollars a neuron, explaining and simulating together, mean over the seeds.
 
+    `candidates` are the runs that selected explanations were chosen from: all were paid for.
     A folder without a language model took nothing. The cost is not known when a model has no price.
     """
-    folders = (*explained, *simulated)
+    folders = (*explained, *candidates, *simulated)
     manifests = [folder.manifest() for folder in folders]
     spendings = [manifest.get("spending") or {} for manifest in manifests]
     neurons = sum(

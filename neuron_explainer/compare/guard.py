@@ -33,6 +33,8 @@ class Guard:
             f"{self.name} is the best of {self.among} by the very scores that are reported: its "
             "mean is inflated and not comparable with an unselected one"
         )
+        if self.null == self.name:
+            return f"{told}; it is the null that others are held against"
         if self.above_null is None:
             return f"{told}; there is no null to say by how much"
         found = self.above_null
@@ -49,15 +51,14 @@ def guard_of(method: Method, table: Table, clusters: Ints | None, how: Resamplin
     """Flag a selection by the reported split and hold it against as good a selection of nulls."""
     selection = method.selection
     assert selection is not None
-    reported = table.facts.get("split")
-    flagged = selection.among > 1 and selection.split in {None, reported}
+    among, reported = selection.among, table.facts.get("split")
+    flagged = among > 1 and selection.split in {None, reported}
     null = table.nulls.get(method.name)
     others = None if null is None or null.selection is None else null.selection.among
-    usable = null is not None and null.name != method.name
-    if not flagged or not usable or others not in {None, selection.among}:
-        return Guard(method.name, selection.among, selection.split, flagged, None, False, None)
-    assert null is not None
-    best = null.means if others else null_maximum(null.values, selection.among)
+    if not flagged or null is None or null.name == method.name or others not in {None, among}:
+        same = null.name if flagged and null is not None and null.name == method.name else None
+        return Guard(method.name, among, selection.split, flagged, same, False, None)
+    best = null.means if others else null_maximum(null.values, among)
     bound = others is None and bool(np.isfinite(null.values).sum(axis=1).max() < 2)
     found = contrast(method.means, best, clusters, how)
-    return Guard(method.name, selection.among, selection.split, True, null.name, bound, found)
+    return Guard(method.name, among, selection.split, True, null.name, bound, found)

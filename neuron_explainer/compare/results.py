@@ -11,6 +11,7 @@ from neuron_explainer.compare.budget import pareto_front
 from neuron_explainer.compare.guard import Guard, guard_of
 from neuron_explainer.compare.power import Plan, plan
 from neuron_explainer.compare.references import gap_closed
+from neuron_explainer.compare.reliability import Reliability
 from neuron_explainer.compare.statistics import (
     Contrast,
     Estimate,
@@ -38,7 +39,7 @@ class Line:
     absent: int  # neurons that another method attempted and this one did not
     undefined: Mapping[str, int]  # cause -> neurons and seeds
     mean: Estimate | None  # over defined neurons
-    mean_undefined_as_zero: Estimate
+    mean_undefined_as_chance: Estimate
     median: float | None
     seeds: int
     seed_spread: float | None  # standard deviation between seeds on one neuron
@@ -57,20 +58,20 @@ class Pair:
     b: str
     contrast: Contrast | None  # neurons undefined in either dropped; None: none are left
     p_adjusted: float | None  # Holm, over all pairs
-    undefined_as_zero: Contrast | None  # None: nothing is undefined, it is the same
-    p_adjusted_undefined_as_zero: float | None
+    undefined_as_chance: Contrast | None  # None: nothing is undefined, it is the same
+    p_adjusted_undefined_as_chance: float | None
     layers: Mapping[int, tuple[int, Estimate]]  # layer -> neurons, mean difference
     plan: Plan | None
 
     @property
     def policies_disagree(self) -> bool:
-        """Whether dropping and counting as 0 differ in the digits shown, or in significance."""
-        dropped, zero = self.contrast, self.undefined_as_zero
+        """Whether dropping and counting as chance differ as shown, or in significance."""
+        dropped, zero = self.contrast, self.undefined_as_chance
         if dropped is None or zero is None:
             return zero is not None
         moved = abs(dropped.difference.value - zero.difference.value) >= 0.0005
         return moved or _significant(self.p_adjusted) != _significant(
-            self.p_adjusted_undefined_as_zero
+            self.p_adjusted_undefined_as_chance
         )
 
 
@@ -91,13 +92,14 @@ class Comparison:
     """Everything that is reported."""
 
     metric: str
+    chance: float  # what an undefined score counts as in the second policy
     facts: Mapping[str, Any]
     resampling: Resampling
     lines: tuple[Line, ...]
     pairs: tuple[Pair, ...]
     guards: tuple[Guard, ...]
     disagreements: tuple[Disagreement, ...]
-    reliability: Any  # see reliability.Reliability; None: not to be had
+    reliability: tuple[Reliability, ...]  # by method, where it can be had
     notes: tuple[str, ...]
 
 
@@ -110,12 +112,13 @@ def compare(table: Table, how: Resampling, all_pairs: bool = False) -> Compariso
         if all_pairs
         else [(method, first) for method in table.methods[1:]]
     )
-    pairs = _adjusted([_pair(a, b, table.layers, clusters, how) for a, b in planned])
+    pairs = _adjusted([_pair(a, b, table, clusters, how) for a, b in planned])
     guards = tuple(
         guard_of(method, table, clusters, how) for method in table.methods if method.selection
     )
     return Comparison(
         metric=table.metric,
+        chance=table.chance,
         facts=table.facts,
         resampling=how,
         lines=_lines(table, clusters, how),
@@ -124,7 +127,7 @@ def compare(table: Table, how: Resampling, all_pairs: bool = False) -> Compariso
         disagreements=tuple(
             found for a, b in planned for found in _disagreements(a, b, table.labels)
         ),
-        reliability=None,
+        reliability=(),
         notes=(*table.notes, *_about_layers(table.layers, clusters)),
     )
 
@@ -133,28 +136,30 @@ def _significant(p_value: float | None) -> bool:
     return p_value is not None and p_value <= 0.05
 
 
-def _pair(
-    a: Method, b: Method, layers: Ints | None, clusters: Ints | None, how: Resampling
-) -> Pair:
+def _pair(a: Method, b: Method, table: Table, clusters: Ints | None, how: Resampling) -> Pair:
     found = contrast(a.means, b.means, clusters, how)
     undefined = bool(a.undefined or b.undefined)
-    zero = contrast(a.or_zero, b.or_zero, clusters, how) if undefined else None
+    zero = (
+        contrast(a.or_chance(table.chance), b.or_chance(table.chance), clusters, how)
+        if undefined
+        else None
+    )
     needed = None
     if found is not None and found.spread:
         needed = plan(found.spread, found.n, found.design_effect)
-    by_layer = _by_layer(a.means - b.means, layers, how)
+    by_layer = _by_layer(a.means - b.means, table.layers, how)
     return Pair(a.name, b.name, found, None, zero, None, by_layer, needed)
 
 
 def _adjusted(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     """With p-values adjusted over all of them (Holm), under either policy."""
     dropped = _holm([pair.contrast for pair in pairs])
-    zero = _holm([pair.undefined_as_zero or pair.contrast for pair in pairs])
+    zero = _holm([pair.undefined_as_chance or pair.contrast for pair in pairs])
     return tuple(
         replace(
             pair,
             p_adjusted=one,
-            p_adjusted_undefined_as_zero=other if pair.undefined_as_zero else None,
+            p_adjusted_undefined_as_chance=other if pair.undefined_as_chance else None,
         )
         for pair, one, other in zip(pairs, dropped, zero, strict=True)
     )
@@ -228,7 +233,7 @@ def _line(method: Method, role: str, table: Table, clusters: Ints | None, how: R
         absent=method.absent,
         undefined=method.undefined,
         mean=mean_estimate(means[defined], groups, how) if defined.any() else None,
-        mean_undefined_as_zero=mean_estimate(method.or_zero, clusters, how),
+        mean_undefined_as_chance=mean_estimate(method.or_chance(table.chance), clusters, how),
         median=float(np.median(means[defined])) if defined.any() else None,
         seeds=method.values.shape[1],
         seed_spread=_seed_spread(method.values),

@@ -13,6 +13,7 @@ from neuron_explainer.compare.table import Column, Method, Selection, Table, ali
 from neuron_explainer.errors import ConfigError, DataError, RunMismatch
 from neuron_explainer.runs import Run, all_runs
 from neuron_explainer.score.stage import read_scores
+from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace
 
 PREFERRED = ("correlation_top_and_random", "balanced_accuracy", "auroc")
@@ -58,7 +59,11 @@ def read(workspace: Workspace, names: Sequence[str], choice: Choice) -> Runs:
             name,
             [cells_of(source, sites, metric) for source in group],
             _selection(group[0]),
-            budget_of([source.run.folder for source in group], [source.folder for source in group]),
+            budget_of(
+                [source.run.folder for source in group],
+                [folder for source in group for folder in _candidates(source)],
+                [source.folder for source in group],
+            ),
         )
         for name, group in zip(names, sources, strict=True)
     ]
@@ -94,6 +99,13 @@ def _metric(sources: Sequence[Source], asked: str | None) -> str:
     return (ranked or known or [""])[0]
 
 
+def _candidates(source: Source) -> list[Folder]:
+    """The runs that a selected run's explanations were chosen from, those still there."""
+    chosen = (source.explained.get("selection") or {}).get("runs", [])
+    folders = [Run(source.run.workspace, entry["run"]).folder for entry in chosen]
+    return [folder for folder in folders if folder.exists]
+
+
 def _selection(source: Source) -> Selection | None:
     found = source.explained.get("selection")
     return Selection(int(found["among"]), str(found["split"])) if found else None
@@ -122,9 +134,14 @@ def _with_references(
             nulls[method.name] = aligned(Column(f"shuffled, {method.name}", cells), table.keys)
         else:
             run, simulator = group[0].run.name, group[0].label
+            how = (
+                f"--simulator {simulator} --option shuffled=true --as {simulator}-shuffled"
+                if group[0].folder.manifest().get("predicts") == "sequences"
+                else f"--simulator shuffled --option of={simulator}"
+            )
             notes.append(
-                f"no shuffled null of {method.name}: neuron-explainer simulate {run} "
-                f"--simulator shuffled --option of={simulator}, then score"
+                f"no shuffled null of {method.name}: neuron-explainer simulate {run} {how}, then "
+                f"neuron-explainer score {run}"
             )
         for null in _nulls(group[0], "constant") if constant is None else ():
             constant = aligned(
@@ -145,8 +162,9 @@ def _nulls(source: Source, kind: str) -> list[Source]:
     found = []
     for label in source.run.simulators():
         null = Source(source.run, label, source.settings)
-        same = kind == "constant" or null.config.get("of") == source.config["simulator"]
-        if null.config.get("simulator") == kind and same and null.sites:
+        of = null.config["simulator"] if null.config.get("shuffled") else null.config.get("of")
+        same = kind == "constant" or of == source.config["simulator"]
+        if null.null == kind and same and null.sites:
             found.append(null)
     return found
 
@@ -164,6 +182,8 @@ def _lookup_of(
     for method, group in zip(table.methods, sources, strict=True):
         if group == [found]:
             return method, f"the token lookup is {method.name}"
+    if table.metric not in read_scores(found.folder, found.sites[0], found.settings).scores:
+        return None, f"the token lookup has no {table.metric}: it predicts tokens"
     column = Column(f"token lookup, {found.run.name}", [cells_of(found, sites, table.metric)])
     return aligned(column, table.keys), ""
 

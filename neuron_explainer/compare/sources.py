@@ -47,6 +47,14 @@ class Source:
         return self.run.folder.manifest()
 
     @property
+    def null(self) -> str | None:
+        """Which null it is, if it is one. Simulators of sequences shuffle by an option."""
+        if self.config.get("shuffled"):
+            return "shuffled"
+        simulator = self.config.get("simulator")
+        return simulator if simulator in NULLS else None
+
+    @property
     def sites(self) -> list[str]:
         """The sites that are scored."""
         table = table_name(self.settings)
@@ -80,7 +88,7 @@ def named(
     for run in runs.values():
         run.require()
     unnamed = [runs[name] for group in groups for name, label in group if not label]
-    default = _common_simulator(unnamed, simulator) if unnamed else ""
+    default = _common_simulator(unnamed, simulator, settings) if unnamed else ""
     sources = [
         [Source(runs[name], label or default, settings) for name, label in group]
         for group in groups
@@ -90,15 +98,18 @@ def named(
     return sources
 
 
-def _common_simulator(runs: Sequence[Run], asked: str | None) -> str:
-    """The simulator that all runs have, nulls aside. Raises ConfigError when that is not one."""
+def _common_simulator(runs: Sequence[Run], asked: str | None, settings: ScoreSettings) -> str:
+    """The simulator that all runs are scored with, nulls aside.
+
+    Raises ConfigError when there are several and RunMismatch when there is none.
+    """
     if asked is not None:
         return asked
     had = {
         run.name: [
             label
             for label in run.simulators()
-            if run.simulations(label).manifest()["config"].get("simulator") not in NULLS
+            if (source := Source(run, label, settings)).sites and not source.null
         ]
         for run in runs
     }
@@ -109,7 +120,8 @@ def _common_simulator(runs: Sequence[Run], asked: str | None) -> str:
         raise ConfigError(f"which simulator? --simulator takes one of {', '.join(sorted(common))}")
     each = "; ".join(f"{name} has {', '.join(labels) or 'none'}" for name, labels in had.items())
     raise RunMismatch(
-        f"these runs have no simulator in common: {each}. Simulate them with the same one, or name "
+        f"these runs have no {settings.split} scores of a simulator in common: {each}. Simulate "
+        "and score them with the same one, or name "
         'RUN/SIMULATOR for each and give --allow "REASON"'
     )
 

@@ -6,10 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from neuron_explainer.compare import csv_table, report, run_table
+from neuron_explainer.compare.page import as_html
+from neuron_explainer.compare.plots import plots
+from neuron_explainer.compare.reliability import Reliability, reliability_of
 from neuron_explainer.compare.results import Comparison, compare
 from neuron_explainer.compare.run_table import Choice, Runs
 from neuron_explainer.compare.sources import SITE_BITS
 from neuron_explainer.compare.statistics import Resampling
+from neuron_explainer.compare.table import Table
 from neuron_explainer.records import NeuronId
 from neuron_explainer.store import replace_file
 from neuron_explainer.workspace import Workspace
@@ -24,23 +28,28 @@ def compare_runs(
     choice: Choice,
     how: Resampling,
     all_pairs: bool = False,
-) -> Comparison:
+) -> tuple[Comparison, Table]:
     """Compare runs, the first being what the others are held against. Raises UserError."""
     runs = run_table.read(workspace, names, choice)
-    return _explained(compare(runs.table, how, all_pairs), runs)
+    found = compare(runs.table, how, all_pairs)
+    reliability = _reliability(runs, how.seed)
+    return replace(_explained(found, runs), reliability=reliability), runs.table
 
 
 def compare_csv(
     path: Path, roles: csv_table.Roles, how: Resampling, all_pairs: bool = False
-) -> Comparison:
+) -> tuple[Comparison, Table]:
     """Compare the methods of a table. Raises UserError."""
-    return compare(csv_table.read(path, roles), how, all_pairs)
+    table = csv_table.read(path, roles)
+    return compare(table, how, all_pairs), table
 
 
-def write(folder: Path, found: Comparison) -> None:
+def write(folder: Path, found: Comparison, table: Table) -> None:
     """Write the report's files into `folder`, in place of those that are there."""
+    page = as_html(found, plots(found, table))
     replace_file(folder / "report.json", report.as_json(found))
     replace_file(folder / "report.md", report.as_markdown(found).encode())
+    replace_file(folder / "report.html", page.encode())
 
 
 def folder_of(workspace: Workspace, found: Comparison) -> Path:
@@ -51,6 +60,19 @@ def folder_of(workspace: Workspace, found: Comparison) -> Path:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name.strip('.')[:_LONGEST_NAME]}-{digest}"
     return workspace.scoring / FOLDER / name
+
+
+def _reliability(runs: Runs, seed: int) -> tuple[Reliability, ...]:
+    """Each method's, of its first seed; nothing where the metric is no correlation."""
+    metric = runs.table.metric
+    if not metric.startswith("correlation"):
+        return ()
+    kinds = ("random",) if metric.endswith("random_only") else ("top", "random")
+    found = (
+        reliability_of(method.name, sources[0], runs.sites, runs.table.keys, kinds, seed)
+        for method, sources in zip(runs.table.methods, runs.sources, strict=True)
+    )
+    return tuple(one for one in found if one is not None)
 
 
 def _explained(found: Comparison, runs: Runs) -> Comparison:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from neuron_explainer.compare.statistics import Floats, Ints
 from neuron_explainer.errors import DataError
 from neuron_explainer.records import BoolArray
+from neuron_explainer.score.classification import CHANCE
 
 NOT_IN_SEED = "not in this seed"
 
@@ -77,10 +78,9 @@ class Method:
             means: Floats = np.where(defined, self.values, 0.0).sum(axis=1) / defined.sum(axis=1)
         return means
 
-    @property
-    def or_zero(self) -> Floats:
-        """The mean over all seeds (neurons,) with undefined counted as 0."""
-        return np.asarray(np.nan_to_num(self.values, nan=0.0).mean(axis=1), np.float64)
+    def or_chance(self, chance: float) -> Floats:
+        """The mean over all seeds (neurons,) with undefined counted as `chance`."""
+        return np.asarray(np.nan_to_num(self.values, nan=chance).mean(axis=1), np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +97,12 @@ class Table:
     lookup: Method | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)  # subject, split, simulator, …
     notes: tuple[str, ...] = ()
+
+    @property
+    def chance(self) -> float:
+        """What a method that knows nothing scores, and an undefined score counts as."""
+        verdicts = ("balanced_accuracy", "auroc")
+        return CHANCE if self.metric.startswith(verdicts) else 0.0
 
 
 def pair(columns: Sequence[Column]) -> tuple[Ints, tuple[Method, ...]]:

@@ -160,7 +160,9 @@ def test_a_run_selected_on_the_reported_split_is_flagged_and_on_another_is_not(
 ) -> None:
     folder = Run(own, SMALLER).folder
     for split, flagged in (("valid", True), ("calibration", False)):
-        folder.update({"selection": {"among": 4, "split": split, "runs": ["x", "y"]}})
+        folder.update(
+            {"selection": {"among": 4, "split": split, "runs": [{"run": RUN, "digest": ""}]}}
+        )
         (guard,) = report(own)["guards"]
         assert guard["flagged"] is flagged
         assert ("fair" in guard["verdict"]) is not flagged
@@ -214,7 +216,7 @@ def test_another_metric_can_be_compared_and_an_unknown_one_names_the_nearest(
         ((), "compare needs two runs or more"),
         ((RUN, "none"), "there is no run 'none'"),
         ((RUN, f"{SMALLER}/numbers"), "numbers has not simulated run"),
-        ((RUN, SMALLER, "--split", "test"), "--split test"),
+        ((RUN, SMALLER, "--split", "test"), "no test scores of a simulator in common"),
         ((RUN, SMALLER, "--split", "train"), "choose valid or test"),
         ((RUN, SMALLER, "--null", "x"), "belong to --csv"),
         (("--csv", "x.csv", "--selected", "a"), "write METHOD=K"),

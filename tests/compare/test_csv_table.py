@@ -90,11 +90,11 @@ def test_an_empty_value_is_undefined_with_its_cause_and_both_policies_are_report
     (pair,) = found.pairs
     assert found.lines[1].undefined == {"timeout": 2, "no value": 1}
     assert pair.contrast is not None
-    assert pair.undefined_as_zero is not None
+    assert pair.undefined_as_chance is not None
     assert pair.contrast.n == 9
     assert pair.contrast.difference.value == pytest.approx(0.1)
-    assert pair.undefined_as_zero.n == 12
-    assert pair.undefined_as_zero.difference.value == pytest.approx((9 * 0.1 - 3 * 0.4) / 12)
+    assert pair.undefined_as_chance.n == 12
+    assert pair.undefined_as_chance.difference.value == pytest.approx((9 * 0.1 - 3 * 0.4) / 12)
     assert pair.policies_disagree
 
 

@@ -27,9 +27,9 @@ def test_a_failure_of_one_method_is_undefined_and_not_left_out() -> None:
     assert keys.tolist() == [0, 1, 2]
     assert a.undefined == {"simulate: timeout": 1}
     assert (a.absent, b.absent) == (0, 0)
-    np.testing.assert_allclose(a.or_zero, [0.5, 0.0, 0.4])
+    np.testing.assert_allclose(a.or_chance(0.0), [0.5, 0.0, 0.4])
     found = compare(Table("r", keys, ["0", "1", "2"], None, (b, a)), Resampling(resamples=200))
-    contrast, zero = found.pairs[0].contrast, found.pairs[0].undefined_as_zero
+    contrast, zero = found.pairs[0].contrast, found.pairs[0].undefined_as_chance
     assert contrast is not None
     assert zero is not None
     assert (contrast.n, zero.n) == (2, 3)
@@ -61,7 +61,7 @@ def test_a_seed_without_a_neuron_leaves_the_other_seeds() -> None:
     )
     assert keys.tolist() == [0, 1]
     np.testing.assert_allclose(a.means, [0.2, 0.2])
-    np.testing.assert_allclose(a.or_zero, [0.2, 0.1])
+    np.testing.assert_allclose(a.or_chance(0.0), [0.2, 0.1])
     assert a.undefined == {NOT_IN_SEED: 1}
 
 
