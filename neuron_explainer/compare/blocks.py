@@ -81,13 +81,15 @@ def p_text(p_value: float | None) -> str:
 def _with_interval(estimate: Estimate | None, form: str) -> str:
     if estimate is None:
         return NONE
-    text = format(estimate.value, form)
+    text = _number(estimate.value, form)
     ends = estimate.interval
-    return text if ends is None else f"{text} [{ends.low:{form}}, {ends.high:{form}}]"
+    return (
+        text if ends is None else f"{text} [{_number(ends.low, form)}, {_number(ends.high, form)}]"
+    )
 
 
 def _number(value: float | None, form: str = ".3f") -> str:
-    return NONE if value is None else format(value, form)
+    return NONE if value is None else format(value, form).replace("-", "−")
 
 
 def _scores(found: Comparison) -> Block:

@@ -23,7 +23,7 @@ _KINDS = {
 
 _CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-  max-width: 64rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+  max-width: 68rem; margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.35rem; font-weight: 600; line-height: 1.3; }
 h2 { font-size: 1.05rem; font-weight: 600; margin: 2.2rem 0 .5rem; }
 p.about { color: #555; margin: .2rem 0; }
