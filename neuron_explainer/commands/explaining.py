@@ -64,12 +64,10 @@ def explain(
         "failures": dict(done.failures),
         **output.spending_of(done.spending),
         **output.round_of(done.round, done.waiting),
-        "dropped": list(done.dropped),
     }
     line = f"run '{done.run.name}': {done.neurons:,} neurons explained now"
     batch = output.next_round(done.round, done.waiting, model.llm)
-    lines = [line, *done.dropped, *output.spent(done.spending), *batch]
-    output.show(report if as_json else lines, as_json)
+    output.show(report if as_json else [line, *output.spent(done.spending), *batch], as_json)
     output.end(done.failures)
 
 
@@ -117,7 +115,7 @@ def simulate(
         made = option.options_of(options)
         done = output.wait(run_stage(run, each, settings, output.progress(), made, label))
         failures |= done.failures
-        spending += [*done.dropped, *output.spent(done.spending)]
+        spending += output.spent(done.spending)
         spending += output.next_round(done.round, done.waiting, model.llm)
         reports.append(
             {
@@ -125,7 +123,6 @@ def simulate(
                 "simulated": done.neurons,
                 **output.spending_of(done.spending),
                 **output.round_of(done.round, done.waiting),
-                "dropped": list(done.dropped),
             }
         )
     lines = [

@@ -9,7 +9,6 @@ from neuron_explainer import registry
 from neuron_explainer.config import ExplainSettings
 from neuron_explainer.errors import DataError
 from neuron_explainer.explain.base import Explainer
-from neuron_explainer.fits import note_fits
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Forecast, expected
@@ -46,7 +45,6 @@ class Explained:
     spending: Spending | None = None  # of the language model, now
     waiting: int = 0  # neurons in shards that are answered in a later round of batch files
     round: Round | None = None
-    dropped: Sequence[str] = ()  # from prompts, to fit the model's context
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,6 @@ async def explain(
             if llm is not None:
                 spent = accounted(folder.manifest().get("spending", {}), llm.spending)
                 folder.update({"spending": spent})
-            dropped = await note_fits(
-                folder, run.sites() if folder.exists else (), "explanations", llm
-            )
         causes = count_causes(folder, run.sites() if folder.exists else ())
         ended = round_of(llm)
         return Explained(
@@ -98,7 +93,6 @@ async def explain(
             None if llm is None else llm.spending,
             waiting,
             None if ended is None else ended.report(),
-            dropped,
         )
 
 

@@ -290,3 +290,8 @@ def test_simulate_score_and_show_on_the_command_line(command: Command, tmp_path:
     assert (shown.code, shown.err) == (0, "")
     assert "my-detection has AUROC 0." in shown.out.replace("\n", " ")
     assert "scores undefined" not in shown.out
+    wrong = (*simulate, "--as", "my-null", "--option", "shuffled=true")
+    assert command(*wrong).code == 0
+    command("score", "words", "--simulator", "my-null")
+    shown = command("show", "planted/0/3", "--plain")
+    assert "my-null" not in shown.out
