@@ -14,6 +14,7 @@ from neuron_explainer.llm.base import Reading
 from neuron_explainer.llm.local_states import Ids
 
 _NOWHERE = -1
+_JOINT = 4  # characters of the bodies that decide where their first token begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,14 @@ class Tokens:
         needed = 0
         for prefix in reading.prefixes:
             beginning = prefix + reading.head
-            needed = len(self.encoded([beginning + longest])[0])
+            (whole,) = self.encoded([beginning + longest])
+            needed = len(whole)
             if not self._fits(needed):
                 continue
-            prompts = self._located(beginning, reading)
-            needed = max(len(prompt.ids) for prompt in prompts)
+            encoded = self._encoded_from(beginning, reading.bodies, longest, whole)
+            needed = max(map(len, encoded))
             if self._fits(needed):
-                return prefix, prompts
+                return prefix, self._located(beginning, reading, encoded)
         raise NeuronFailure(
             "context-overflow",
             f"the prompt's {needed} tokens do not fit into the {self._context} that the model "
@@ -117,11 +119,27 @@ class Tokens:
     def _fits(self, tokens: int) -> bool:
         return self._context is None or tokens <= self._context
 
-    def _located(self, beginning: str, reading: Reading) -> list[Prompt]:
-        texts = [beginning + body for body in reading.bodies]
+    def _encoded_from(
+        self, beginning: str, bodies: Sequence[str], known: str, whole: Ids
+    ) -> list[Ids]:
+        """The tokens of the beginning with each body; `whole` are those with the body `known`.
+
+        Bodies are tokenised alone where that gives the same for `known` and where all of them
+        begin alike, so that what meets at the joint is the same text in all.
+        """
+        alone = self._tokenizer(list(bodies), add_special_tokens=False).input_ids
+        tail = np.array(alone[bodies.index(known)], np.int64)
+        before = whole[: len(whole) - len(tail)]
+        alike = len(known) >= _JOINT and all(body.startswith(known[:_JOINT]) for body in bodies)
+        if alike and np.array_equal(np.append(before, tail), whole):
+            return [np.append(before, np.array(ids, np.int64)) for ids in alone]
+        return self.encoded([beginning + body for body in bodies])
+
+    def _located(self, beginning: str, reading: Reading, encoded: Sequence[Ids]) -> list[Prompt]:
         before = beginning.count(reading.after)
         made = []
-        for text, ids in zip(texts, self.encoded(texts), strict=True):
+        for body, ids in zip(reading.bodies, encoded, strict=True):
+            text = beginning + body
             ends = _ends(text, reading.after, len(beginning))
             last = self._places(ids, reading.after.encode(), before + len(ends))
             made.append(Prompt(text, ids, last[before:], ends))
