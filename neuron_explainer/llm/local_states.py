@@ -143,7 +143,8 @@ class Passes:
 def picked(states: Tensor, columns: Sequence[Ids]) -> Tensor:
     """(all columns of all rows, width) of states (rows, longest, width)."""
     rows = np.repeat(np.arange(len(columns)), [len(some) for some in columns])
-    return states[rows, np.concatenate(columns)]
+    at = [torch.from_numpy(places).to(states.device) for places in (rows, np.concatenate(columns))]
+    return states[at[0], at[1]]
 
 
 def _spread(states: States, rows: int) -> Any:

@@ -53,7 +53,7 @@ class AllAtOnceSimulator(OwnExplanation):
 
     llm: LLM
     few_shot: int = 5  # example neurons, at most
-    alternatives: int = ALTERNATIVES  # to look for numbers among
+    alternatives: int = ALTERNATIVES  # to look for numbers among; in process all are at hand
     prompts: Path | None = None  # the workspace's own templates
 
     name = "all-at-once"
