@@ -29,11 +29,11 @@ def sections(facts: Facts) -> Iterator[str]:
 def _opening(facts: Facts) -> str:
     explained = sum(count for count, _ in facts.neurons.values())
     sites = f"{len(facts.neurons)} {'site' if len(facts.neurons) == 1 else 'sites'}"
-    judged = ", and scored how well they predict activations" if facts.scores else ""
+    judged = ", and scores of how well they predict its activations" if facts.scores else ""
     paragraphs = [
         f"# {line(facts.title)}",
-        f"Explanations of {explained:,} units at {sites} of the language model "
-        f"{code(facts.subject)}: written from text on which each unit is active{judged}. "
+        f"Explanations in natural language of {explained:,} units at {sites} of the language model "
+        f"{code(facts.subject)}{judged}. "
         f"Made with neuron-explainer {line(facts.package_version)}.",
     ]
     if facts.lacks:

@@ -52,6 +52,8 @@ def _brief(value: Any) -> str:
 
 def _prompts(made: Made) -> str:
     """The hashes of the templates, where the run has recorded them."""
+    if "format" in made.config:
+        return "not known: imported"
     found = made.config.get("prompts") or made.manifest.get("prompts")
     if isinstance(found, Mapping):
         return ", ".join(f"{code(str(name))} {code(str(digest))}" for name, digest in found.items())
@@ -66,7 +68,7 @@ def _splits(facts: Facts) -> str:
         "Each neuron's records are in four splits, fixed when they were collected; no record is in "
         f"two, and a simulator sees tokens only, never activations. Split scored here: {scored}."
     )
-    if facts.explainer.config.get("format"):
+    if facts.imported:
         text = (
             "The run was imported: its simulated sequences are the records of split valid, and "
             "there is no calibration split, so that correlation is the only score."
@@ -92,6 +94,8 @@ def _failures(facts: Facts) -> str:
 
 def _cost(facts: Facts) -> str:
     spent = [made for made in facts.made if made.spending]
+    if facts.imported:
+        return "## Cost\n\nNot known: the run was imported."
     if not spent:
         return "## Cost\n\nNo language model was asked."
     rows = []
@@ -130,7 +134,7 @@ def _limits(facts: Facts) -> str:
             "The explanations are tables of tokens, put into words. They cannot describe what "
             "depends on more than the token and the one before."
         )
-    if "test" not in facts.scores:
+    if "test" not in facts.scores and not facts.imported:
         limits.append("The test split has not been scored: it is kept for a final report.")
     if facts.settings.corpus_license is None and "records" in facts.configs:
         limits.append(

@@ -46,6 +46,11 @@ class Facts:
         return self.of("explain")[0]
 
     @property
+    def imported(self) -> bool:
+        """Whether the run was made by others, so that how is not known here."""
+        return "format" in self.explainer.config
+
+    @property
     def title(self) -> str:
         """What the dataset is called."""
         return self.settings.name or self.run

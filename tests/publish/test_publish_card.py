@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 from hypothesis import given
@@ -16,8 +18,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from neuron_explainer import schemas
+from neuron_explainer import schemas, workspace
 from neuron_explainer.config import ScoreSettings, SimulateSettings
+from neuron_explainer.interchange.openai_export import export_run
+from neuron_explainer.interchange.openai_import import import_explanations
 from neuron_explainer.publish import markdown
 from neuron_explainer.publish.columns import CONFIGS
 from neuron_explainer.publish.settings import PublishSettings
@@ -183,3 +187,41 @@ def test_any_text_is_shown_as_it_is(text: str) -> None:
     assert {child.type for child in cell.children or ()} <= {"text", "text_special"}
     shown = "".join(child.content for child in cell.children or ())
     assert shown == readable(f"x{text}x".encode("utf-8", "surrogatepass"))
+
+
+def test_the_card_of_an_import_does_not_say_how_the_run_was_made(
+    small_workspace: Workspace, tmp_path: Path
+) -> None:
+    export_run(small_workspace.root, RUN, "token-lookup", tmp_path / "files")
+    source = tmp_path / "files" / "blocks.0.mlp.hook_post" / "explanations"
+    if not source.is_dir():
+        source = tmp_path / "files" / "explanations"
+    here = workspace.init(tmp_path / "here")
+    import_explanations(source, here.root, "imported")
+    done = publish(Run(here, "imported"), None, PublishSettings(partial=True))
+    text = (done.folder.path / "README.md").read_text("utf-8")
+    assert done.rows["explanations"] == len(list(source.rglob("*.jsonl")))
+    assert "imported from files in openai's format" in text
+    assert "Not known: the run was imported." in text
+    assert "No language model was asked" not in text
+    assert "Not published: `scores`, `features`." in text
+
+
+def test_verdicts_about_sequences_have_a_table_of_their_own(
+    small_workspace: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(small_workspace.root, tmp_path / "here")
+    run = Run(Workspace(tmp_path / "here"), RUN)
+    asyncio.run(simulate(run, "token-lookup", SimulateSettings(), label="verdicts"))
+    run.simulations("verdicts").update({"predicts": "sequences"})
+    score(run, "verdicts", ScoreSettings())
+    done = publish(run, None, PublishSettings())
+    text = (done.folder.path / "README.md").read_text("utf-8")
+    assert "| simulator | neurons | balanced accuracy [95 %] | AUROC [95 %] | undefined |" in text
+    assert "| verdicts | 64 | 0." in text
+    assert "correlation (token-lookup)" in text
+    scores = pq.read_table(done.folder.path / "data" / "scores")
+    of_verdicts = scores.filter(pc.equal(scores["simulator"], "verdicts"))
+    assert of_verdicts["auroc_top_and_random"].null_count < len(of_verdicts)
+    assert of_verdicts["correlation_top_and_random"].null_count == len(of_verdicts)
+    assert scores["auroc_top_and_random"].null_count >= len(scores) - len(of_verdicts)
