@@ -36,11 +36,6 @@ class Published:
     lacks: Sequence[Lack]  # empty unless the run was published in part
 
 
-def published_folder(run: Run, to: Path | None = None) -> PublishedFolder:
-    """Where `run` is published: at `to`, by default in its own folder."""
-    return PublishedFolder(to or run.folder.path / DEFAULT)
-
-
 def publish(
     run: Run, to: Path | None, settings: PublishSettings, progress: Progress = silent
 ) -> Published:
@@ -51,7 +46,7 @@ def publish(
     than an earlier state of this dataset.
     """
     lacks = lacks_of(run, settings.without, settings.partial)
-    folder = published_folder(run, to)
+    folder = PublishedFolder(to or run.folder.path / DEFAULT)
     identity = _identity(run)
     folder.require_own(**identity)
     source = _source(run, settings)

@@ -31,12 +31,13 @@ class Strata:
         """Those of the neurons in `shard`."""
         neurons = np.arange(shard.start, shard.stop, dtype=np.int32)
         boundaries = np.full((len(neurons), len(QUANTILES)), np.nan)
-        table = _read(record_set, "neurons", shard, ["neuron", "quantile_boundaries"])
-        for neuron, found in zip(
-            table["neuron"].to_pylist(), table["quantile_boundaries"].to_pylist(), strict=True
-        ):
-            if found is not None:
-                boundaries[neuron - shard.start] = found
+        if record_set.folder.shards("neurons"):  # an import of explanations has none
+            table = _read(record_set, "neurons", shard, ["neuron", "quantile_boundaries"])
+            for neuron, found in zip(
+                table["neuron"].to_pylist(), table["quantile_boundaries"].to_pylist(), strict=True
+            ):
+                if found is not None:
+                    boundaries[neuron - shard.start] = found
         records = _read(record_set, "records", shard, ["neuron", "kind", "sequence"])
         best = records.filter(pc.equal(records["kind"], "top"))
         owner = best["neuron"].to_numpy() - shard.start

@@ -198,13 +198,15 @@ def test_the_card_of_an_import_does_not_say_how_the_run_was_made(
         source = tmp_path / "files" / "explanations"
     here = workspace.init(tmp_path / "here")
     import_explanations(source, here.root, "imported")
-    done = publish(Run(here, "imported"), None, PublishSettings(partial=True))
+    score(Run(here, "imported"), "imported", ScoreSettings())
+    done = publish(Run(here, "imported"), None, PublishSettings())
     text = (done.folder.path / "README.md").read_text("utf-8")
     assert done.rows["explanations"] == len(list(source.rglob("*.jsonl")))
     assert "imported from files in openai's format" in text
     assert "Not known: the run was imported." in text
     assert "No language model was asked" not in text
-    assert "Not published: `scores`, `features`." in text
+    assert "Not published: `features`." in text
+    assert "correlation is the only score" in text
 
 
 def test_verdicts_about_sequences_have_a_table_of_their_own(
