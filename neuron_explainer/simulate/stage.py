@@ -113,7 +113,7 @@ async def _simulate_all(stage: _Stage, progress: Progress) -> tuple[int, int]:
     folder, simulator, settings = stage.folder, stage.simulator, stage.settings
     config = {"simulator": simulator.name, "seed": settings.seed, "splits": _splits(settings)}
     if settings.quantile:
-        _check_unseen(stage.run)
+        _check_quantile(stage.run, simulator)
         config["quantile"] = True
     folder.open(config | registry.options_of(simulator))
     folder.update({"predicts": predicted_by(simulator)})
@@ -262,8 +262,12 @@ def _with_quantile(neuron: NeuronRecord, splits: Sequence[Split]) -> NeuronRecor
     return replace(neuron, records=(*held_out, *reversed(others)))
 
 
-def _check_unseen(run: Run) -> None:
-    """Raise ConfigError when the explainer has seen quantile records."""
+def _check_quantile(run: Run, simulator: Simulator) -> None:
+    """Raise ConfigError when quantile records are of no use, or the explainer has seen them."""
+    if predicted_by(simulator) == "sequences":
+        raise ConfigError(
+            f"{simulator.name} is not scored on quantile records: simulate without --quantile"
+        )
     config = run.folder.manifest()["config"]
     if config.get("quantile") or config.get("contrast"):
         raise ConfigError(

@@ -286,6 +286,9 @@ def test_simulate_score_and_show_on_the_command_line(command: Command, tmp_path:
     assert row["scores"]["auroc_top_and_random"]["n"] == SIZE
     plans: Any = command(*simulate, "--as", "planned", "--dry-run", "--json").json()["plans"]
     assert plans[0]["forecast"]["requests"] > 0
+    paid = command(*simulate, "--as", "paid-for-nothing", "--quantile")
+    assert paid.code == 2
+    assert "detection is not scored on quantile records" in paid.err
     shown = command("show", "planted/0/3", "--plain")
     assert (shown.code, shown.err) == (0, "")
     assert "my-detection has AUROC 0." in shown.out.replace("\n", " ")
