@@ -62,9 +62,9 @@ class Halves:
     ) -> list[Tensor] | None:
         """How likely the rest is after each first half; None where it cannot be told this way."""
         row = next(row for row, places in enumerate(likely) if len(places))
-        prompt, place = batch.prompts[row], int(likely[row][0])
-        text = self._with_half(split, prompt, place)
-        here = np.append(prompt.ids[: prompt.reads[place] + 1], split.token)
+        prompt, first, last = batch.prompts[row], int(likely[row][0]), int(likely[row][-1])
+        text = self._with_half(split, prompt, first)
+        here = np.append(prompt.ids[: prompt.reads[first] + 1], split.token)
         if self._believed is False or not np.array_equal(text, here):
             return None
         try:
@@ -74,8 +74,14 @@ class Halves:
         except UNFIT:
             self._believed = False
             return None
-        if self._believed is None:
-            self._believed = self._passes.alike(shares[row][:1], self._share(split, text))
+        if (
+            self._believed is None
+        ):  # the first has most to be masked of its text, the last of others
+            plain = [
+                self._share(split, text),
+                self._share(split, self._with_half(split, prompt, last)),
+            ]
+            self._believed = self._passes.alike(shares[row][[0, -1]], torch.cat(plain))
         return shares if self._believed else None
 
     def _run(self, split: Split, head: Head, batch: Batch, likely: Sequence[Ids]) -> list[Tensor]:

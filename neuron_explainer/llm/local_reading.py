@@ -4,8 +4,8 @@ The keys and values of the prefix are kept from reading to reading, those of the
 reading; the bodies follow in batches, and of their last hidden states only those at the places
 asked for meet the rows of the head that are asked for.
 
-A model is first compared with itself: the first text is also read in one plain forward pass. Where
-the two differ, or its cache cannot be shared, everything is read by plain forward passes.
+A model is first compared with itself: one text is also read in a plain forward pass. Where the two
+differ, or its cache cannot be shared, everything is read by plain forward passes.
 """
 
 import threading

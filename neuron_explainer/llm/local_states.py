@@ -68,6 +68,8 @@ class Passes:
         self._device = network.device
         self._dtype = network.dtype
         self._placed = "position_ids" in inspect.signature(self._base.forward).parameters
+        # such windows, as GPT-Neo's, count from a token's place in the cache
+        self._windowed = bool(getattr(network.config, "window_size", None))
         self.run = 0  # tokens so far
 
     def whole(self, ids: Ids) -> Tensor:
@@ -111,8 +113,8 @@ class Passes:
         of the row's own tokens from there on and no other such token. `begin` is the place of the
         rows' first token. Raises Unusual where no such place can be given. The cache is used up.
         """
-        if not self._placed:
-            raise Unusual("position_ids")
+        if not self._placed or self._windowed:
+            raise Unusual("a place other than the next")
         most = max(map(len, places))
         known = begin + passed.states.shape[1]
         ids = np.full((len(places), most), token, np.int64)

@@ -108,11 +108,20 @@ SIZES: dict[str, Any] = {
 GROUPED = SIZES | {"num_key_value_heads": 2}
 CAPPED = GROUPED | {"head_dim": 8, "final_logit_softcapping": 3.0}
 OTHERS: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+NEO: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "attention_types": [[["global", "local"], 1]],
+    "window_size": 16,
+    "initializer_range": 0.3,
+}
 SHARED, SCALED, WHOLE = "shared", "shared, by its own head", "whole"
 KINDS: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {
     "qwen2": (transformers.Qwen2Config, GROUPED, SHARED),
     "gpt2": (transformers.GPT2Config, OTHERS, SHARED),
     "bloom": (transformers.BloomConfig, OTHERS | {"hidden_size": 32}, SHARED),
+    "gpt-neo with a window": (transformers.GPTNeoConfig, NEO, SHARED),
     "phi, whose head has a bias": (transformers.PhiConfig, SIZES, SHARED),
     "granite": (transformers.GraniteConfig, SIZES | {"logits_scaling": 8.0}, SCALED),
     "cohere": (transformers.CohereConfig, SIZES | {"logit_scale": 0.25}, SCALED),
