@@ -1,6 +1,8 @@
 """The commands that read and write published formats: `import` and `export`."""
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,6 +15,7 @@ from neuron_explainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from neuron_explainer.interchange.import_job import ImportResult
+    from neuron_explainer.records import Failure
 
 import_app = typer.Typer(help="Read published formats.", no_args_is_help=True)
 export_app = typer.Typer(help="Write published formats.", no_args_is_help=True)
@@ -27,22 +30,64 @@ def _show_import(done: "ImportResult", as_json: bool) -> None:
 
 @import_app.command("openai")
 def import_openai(
-    source: option.PublishedSource,
-    name: option.ImportName,
+    source: option.PublishedSource = None,
+    name: option.ImportName = "",
+    url: option.PublicUrl = None,
+    what: option.PublishedKind = "records",
+    layer: option.PublishedLayers = None,
     neurons: option.NeuronsOption = None,
+    site: option.SiteTemplate = None,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
 ) -> None:
-    """Read OpenAI's record files (.json) or explanation files (.jsonl).
+    """Read OpenAI's record files (.json) or explanation files (.jsonl), from a folder or the web.
 
-    Example: neuron-explainer import openai collated-activations --name gpt2-xl
+    Example: neuron-explainer import openai --url gpt2-xl --layer 5 --neurons 0-99 --name gpt2-xl
     """
     from neuron_explainer.interchange import openai_import
+    from neuron_explainer.interchange.openai_download import sites_of
+    from neuron_explainer.interchange.source import LARGEST_LAYER, check_sites
     from neuron_explainer.runner import parse_neurons
 
+    here = workspace.find(folder)
+    layers = None if layer is None else parse_neurons(layer, LARGEST_LAYER + 1)
     chosen = None if neurons is None else parse_neurons(neurons, sys.maxsize)
-    done = openai_import.import_source(workspace.find(folder), source, name, chosen)
-    _show_import(done, as_json)
+    if not name or (source is None) == (url is None):
+        raise ConfigError("give --name NAME, and either a folder or --url")
+    missing: tuple[Failure, ...] = ()
+    address = url or str(source)
+    if url is not None:
+        address, source, missing = _download(here, url, what, layers, chosen, name)
+    assert source is not None
+    sites = sites_of(address) if site is None else check_sites(site)
+    done = openai_import.import_source(here, source, name, chosen, sites, layers)
+    _show_import(replace(done, failures=(*done.failures, *missing)), as_json)
+
+
+def _download(
+    here: workspace.Workspace,
+    url: str,
+    what: str,
+    layers: list[int] | None,
+    neurons: list[int] | None,
+    name: str,
+) -> "tuple[str, Path, tuple[Failure, ...]]":
+    """Fetch what is not in the workspace's cache yet."""
+    from neuron_explainer.interchange import openai_download
+    from neuron_explainer.interchange.web import Web
+
+    if layers is None or neurons is None:
+        raise ConfigError("say what to fetch: --layer 5 --neurons 0-99")
+    address = openai_download.root_of(url, what)
+    web = Web(address)
+    try:
+        with output.progress()("fetch", len(layers) * len(neurons), "files") as advance:
+            done = openai_download.download(
+                web, here.root / ".cache" / "openai", what, layers, neurons, name, advance
+            )
+    finally:
+        web.close()
+    return address, done.folder, done.missing
 
 
 @import_app.command("neuronpedia")

@@ -153,7 +153,21 @@ ShowQuantile = Annotated[
 PlainOption = Annotated[bool, typer.Option("--plain", help="Without colour: [token 7].")]
 
 PublishedSource = Annotated[
-    Path, typer.Argument(metavar="SOURCE", help="A folder {layer}/{neuron}.json or .jsonl.")
+    Path | None, typer.Argument(metavar="SOURCE", help="A folder {layer}/{neuron}.json or .jsonl.")
+]
+PublicUrl = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="Fetch instead: gpt2-xl, gpt2-small or https://…"),
+]
+PublishedKind = Annotated[
+    str, typer.Option("--what", metavar="KIND", help="To fetch: records or explanations.")
+]
+PublishedLayers = Annotated[
+    str | None, typer.Option("--layer", metavar="LIST", help="Only these, such as 6 or 0-3,5.")
+]
+SiteTemplate = Annotated[
+    str | None,
+    typer.Option("--site", metavar="SITE", help="Such as blocks.{layer}.mlp.hook_post/v4."),
 ]
 DelphiSource = Annotated[
     Path, typer.Argument(metavar="SOURCE", help="A folder with latents/, or a hookpoint's.")

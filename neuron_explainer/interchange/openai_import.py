@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from neuron_explainer.errors import DataError
+from neuron_explainer.errors import DataError, NeuronFailure
 from neuron_explainer.interchange.import_job import ImportResult, Job, Place, check_name
 from neuron_explainer.interchange.openai import NeuronRecord, NeuronSimulationResults, load_as
 from neuron_explainer.interchange.openai_records import NeuronRecordRows, check_record
@@ -23,6 +23,12 @@ from neuron_explainer.interchange.source import (
 from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace
 
+_HEAD = 1 << 16  # bytes
+_OTHER_KINDS = {
+    b'"average_activations"': "average activations of tokens",
+    b'"output_positive"': "tokens connected by weights",
+    b'"input_positive"': "tokens connected by weights",
+}
 _COMMAND = "neuron-explainer import openai"
 
 
@@ -32,6 +38,7 @@ def import_source(
     name: str,
     neurons: Collection[int] | None = None,
     sites: str = MLP_NEURONS,
+    layers: Collection[int] | None = None,
 ) -> ImportResult:
     """Records or explanations, by the names of the files: `.json` or `.jsonl`.
 
@@ -39,9 +46,9 @@ def import_source(
     """
     kinds = suffixes(source) & {".json", ".jsonl"}
     if kinds == {".json"}:
-        return import_records(source, workspace.data, name, neurons, sites)
+        return import_records(source, workspace.data, name, neurons, sites, layers)
     if kinds == {".jsonl"}:
-        return import_explanations(source, workspace.root, name, neurons, sites)
+        return import_explanations(source, workspace.root, name, neurons, sites, layers)
     found = "both records and explanations" if kinds else "neither records nor explanations"
     raise DataError(f"{source} holds {found}: give a folder of LAYER/NEURON.json or .jsonl files")
 
@@ -52,15 +59,16 @@ def import_records(
     name: str,
     neurons: Collection[int] | None = None,
     sites: str = MLP_NEURONS,
+    layers: Collection[int] | None = None,
 ) -> ImportResult:
     """`{layer}/{neuron}.json` files, or one, as record sets `data/<name>/blocks.*.mlp.hook_post/`.
 
-    `neurons` are the ones to import of every layer, by default all; `sites` names the site of
+    `neurons` are the ones to import of `layers`, by default all; `sites` names the site of
     `{layer}` where the files are not about MLP neurons. In a folder a file at fault
     becomes a Failure; a single one is a DataError. Raises DataError, ConfigError, RunMismatch.
     """
     home = data / check_name(name)
-    files = open_source(source, ".json", _record, _identity_of_record, neurons, sites)
+    files = open_source(source, ".json", _record, _identity_of_record, neurons, sites, layers)
     job = Job(
         name,
         files,
@@ -79,6 +87,7 @@ def import_explanations(
     name: str,
     neurons: Collection[int] | None = None,
     sites: str = MLP_NEURONS,
+    layers: Collection[int] | None = None,
 ) -> ImportResult:
     """`{layer}/{neuron}.jsonl` files, or one, as run `name` of the workspace at `root`.
 
@@ -89,7 +98,7 @@ def import_explanations(
     """
     workspace = Workspace(root)
     home = workspace.data / check_name(name)
-    files = open_source(source, ".jsonl", _results, _identity_of_results, neurons, sites)
+    files = open_source(source, ".jsonl", _results, _identity_of_results, neurons, sites, layers)
     run = Folder(workspace.explanations / name, _COMMAND)
     scoring = Folder(workspace.scoring / name / IMPORTED, _COMMAND)
     about = {"subject": name, "run": name}
@@ -134,10 +143,18 @@ def _record_sets(home: Path, files: Source[Any]) -> dict[str, Place]:
 
 
 def _record(data: bytes, name: str, layer: int, neuron: int) -> NeuronRecord:
+    _refuse_other_kinds(data, name)
     record = load_as(NeuronRecord, data, name)
     check_identity(name, _identity(record), (layer, neuron))
     check_record(record, name)
     return record
+
+
+def _refuse_other_kinds(data: bytes, name: str) -> None:
+    """Raises NeuronFailure for two other kinds of files, which lie under the same names."""
+    for key, what in _OTHER_KINDS.items():
+        if key in data[:_HEAD]:
+            raise NeuronFailure("skipped", f"{name} holds {what}: it is not imported")
 
 
 def _results(data: bytes, name: str, layer: int, neuron: int) -> NeuronSimulationResults:

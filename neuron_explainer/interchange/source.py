@@ -23,7 +23,7 @@ from neuron_explainer.tokens import readable
 
 Content = TypeVar("Content")
 
-LARGEST_FILE = 256 << 20  # bytes
+LARGEST_FILE = 32 << 20  # bytes; the published ones have at most some 2 MB
 LARGEST_LAYER = 9_999
 LARGEST_NEURON = (1 << 24) - 1  # the widest autoencoder published
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,7}")
@@ -130,11 +130,12 @@ def open_source(
     identify: Callable[[bytes, str], tuple[int, int]],
     neurons: Collection[int] | None = None,
     sites: str = MLP_NEURONS,
+    layers: Collection[int] | None = None,
 ) -> Source[Content]:
     """The files at `path`, a folder of `{layer}/{neuron}{suffix}` or one such file.
 
     `identify` says the layer and neuron that a single file is about; its name does not matter.
-    `neurons` are the ones to import, by default all; `sites` what each layer's files are about.
+    `neurons` of `layers` are the ones to import, by default all; `sites` says what they are.
     Raises DataError when there are none.
     """
     if path.is_file():
@@ -146,6 +147,7 @@ def open_source(
     chosen = {
         layer: {neuron: found[neuron] for neuron in sorted(found) if _chosen(neuron, neurons)}
         for layer, found in sorted(files.items())
+        if layers is None or layer in layers
     }
     named = {site_of(layer, sites): found for layer, found in chosen.items() if found}
     if not named:
