@@ -65,6 +65,11 @@ class Corpus:
         """Whether the first position of a sequence is shown but not scored."""
         return bool(self.folder.manifest()["config"]["excludes_first"])
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether it holds all that records were chosen from, not just what was published."""
+        return bool(self.folder.manifest()["config"].get("whole", True))
+
     def __len__(self) -> int:
         return int(self._chunks[0][-1])
 

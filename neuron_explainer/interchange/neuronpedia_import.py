@@ -58,7 +58,7 @@ def import_source(
             },
             Place(
                 Folder(home / "corpus", _COMMAND),
-                {"excludes_first": excludes_first or bos_first},
+                {"excludes_first": excludes_first or bos_first, "whole": False},
             ),
             {guessed: places},
             lambda sequences: NeuronpediaRows(sequences, with_run, spool.effects),

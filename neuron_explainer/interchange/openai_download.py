@@ -92,7 +92,7 @@ def download(
     Each server and path has a folder of its own in `folder`. Raises ServiceError; what was fetched
     before is kept.
     """
-    own = folder / hashlib.sha256(web.url.encode()).hexdigest()[:16]
+    own = folder / hashlib.sha256(web.url.encode()).hexdigest()[:16] / what
     sites = sites_of(web.url)
     missing: list[Failure] = []
     fetched = 0

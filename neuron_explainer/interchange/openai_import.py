@@ -126,7 +126,7 @@ def _config(kind: str, files: Source[Any]) -> dict[str, Any]:
 
 
 def _corpus(home: Path) -> Place:
-    return Place(Folder(home / "corpus", _COMMAND), {"excludes_first": False})
+    return Place(Folder(home / "corpus", _COMMAND), {"excludes_first": False, "whole": False})
 
 
 def _record_sets(home: Path, files: Source[Any]) -> dict[str, Place]:

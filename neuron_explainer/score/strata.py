@@ -31,7 +31,8 @@ class Strata:
         """Those of the neurons in `shard`."""
         neurons = np.arange(shard.start, shard.stop, dtype=np.int32)
         boundaries = np.full((len(neurons), len(QUANTILES)), np.nan)
-        if record_set.folder.shards("neurons"):  # an import of explanations has none
+        # an import may have no statistics, and its corpus only what was published
+        if record_set.corpus.whole and record_set.folder.shards("neurons"):
             table = _read(record_set, "neurons", shard, ["neuron", "quantile_boundaries"])
             for neuron, found in zip(
                 table["neuron"].to_pylist(), table["quantile_boundaries"].to_pylist(), strict=True
