@@ -22,7 +22,8 @@ explanations = load_dataset("FOLDER", "explanations", split="train")
 -- DuckDB, in this folder
 SELECT site, neuron, text, correlation_top_and_random
 FROM 'data/explanations/*.parquet' JOIN 'data/scores/*.parquet' USING (site, neuron)
-WHERE simulator = '{judge}' ORDER BY correlation_top_and_random DESC LIMIT 10;
+WHERE simulator = '{judge}' AND split = 'valid'
+ORDER BY correlation_top_and_random DESC LIMIT 10;
 ```
 
 ```python
