@@ -61,6 +61,16 @@ class Run:
         root = self.workspace.scoring / self.name
         return sorted(path.parent.name for path in root.glob("*/manifest.json"))
 
+    def taken(self) -> dict[str, dict[str, float | None]]:
+        """Tokens and US dollars a neuron, of the explainer and of each simulator with a model."""
+        folders = {"explainer": self.folder}
+        folders |= {name: self.simulations(name) for name in self.simulators()}
+        found = {
+            name: folder.manifest().get("spending", {}).get("per_neuron")
+            for name, folder in folders.items()
+        }
+        return {name: means for name, means in found.items() if means}
+
     def require(self) -> None:
         """Raises DataError when there is no such run, and names those that there are."""
         if not self.folder.exists:

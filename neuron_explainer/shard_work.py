@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from neuron_explainer.errors import Deferred
 from neuron_explainer.llm.compose import Stack
-from neuron_explainer.llm.session import round_of, wants_all
+from neuron_explainer.llm.forecast import Expected
+from neuron_explainer.llm.session import accounted, round_of, wants_all
 from neuron_explainer.parquet import serialise
 from neuron_explainer.runner import TOGETHER, Advance, Progress, Tables, fill
 from neuron_explainer.store import SHARD_SIZE, Folder, Shard, replace_file, replacement_of
@@ -58,7 +59,13 @@ class Job:
     at_once: int  # neurons
     written: Callable[[Work], None] = lambda _: None  # called after each shard
 
-    async def do(self, works: Sequence[Work], make: Make, progress: Progress) -> int:
+    async def do(
+        self,
+        works: Sequence[Work],
+        make: Make,
+        progress: Progress,
+        forecast: Expected | None = None,
+    ) -> int:
         """Make and write the tables of all; how many neurons wait for a later round."""
         all_at_once = wants_all(self.llm)
         neurons, shards = (SHARD_SIZE, TOGETHER) if all_at_once else (self.at_once, 1)
@@ -66,6 +73,12 @@ class Job:
             left = await fill(works, lambda work: make(work, neurons, advance), self._write, shards)
         if not left:
             self.folder.update({"complete": True})
+        if self.llm is not None:
+            # of a round that has left some waiting, nobody's replies can be told apart
+            done = 0 if left else sum(work.size for work in works if work.only is None)
+            before = self.folder.manifest().get("spending", {})
+            spent = accounted(before, self.llm.spending, done, forecast)
+            self.folder.update({"spending": spent})
         return sum(work.size for work in left)
 
     def _write(self, work: Work, tables: Tables) -> None:

@@ -345,6 +345,25 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
     assert files(small.root) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--explainer", "nope"), "unknown explainer 'nope'"),
+        (("--explainer", "token-activaton"), "did you mean 'token-activation'?"),
+        (("--explainer", "token-space"), "token-space needs a language model: --llm openai/MODEL"),
+        (("--option", "table_sise=3"), "did you mean 'table_size'?"),
+        (("--no-such-option",), "no such option: --no-such-option"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_command_would(
+    command: Command, small: Workspace, arguments: tuple[str, ...], said: str
+) -> None:
+    done = command("explain", "--dry-run", "--run", "new", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert done.err.count("\n") == 1
+
+
 # ── show ──────────────────────────────────────────────────────────────────────────────────────
 
 

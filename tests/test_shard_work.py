@@ -210,6 +210,35 @@ def test_failed_neurons_are_asked_again_down_to_their_scores(
     assert tables(here.scoring / "capped") == tables(here.scoring / "steady")
 
 
+def test_a_neuron_takes_the_same_whether_it_is_paid_for_or_in_the_cache(
+    command: Command, here: Workspace
+) -> None:
+    assert command(*EXPLAIN, "--run", "capped").code == 0
+    first = Run(here, "capped").folder.manifest()["spending"]
+    assert first["neurons"] == 12
+    assert first["used"]["requests"] == first["requests"] == 12
+    assert first["per_neuron"]["cost"] == 0.0
+    assert command(*EXPLAIN, "--run", "cached").code == 0
+    again = Run(here, "cached").folder.manifest()["spending"]
+    assert (again["requests"], again["cache_hits"]) == (0, 12)
+    assert again["per_neuron"] == first["per_neuron"]
+    assert command(*SIMULATE).code == 0
+    assert command("score", "capped").code == 0
+    report: Any = command("score", "capped", "--json").json()
+    assert set(report["per_neuron"]) == {"explainer", "numbers"}
+    tokens = first["per_neuron"]["tokens"]
+    assert f"explainer: {tokens:,.0f} tokens, $0.000000 a neuron" in command("score", "capped").out
+    # the rest of a run is forecast from what is done of it
+    more = ("explain", "--layer", 0, *EXPLAIN[5:], "--run", "capped", "--neurons", "0-23")
+    plans: Any = command(*more, "--dry-run", "--json").json()["plans"]
+    forecast = plans[0]["forecast"]
+    assert forecast["measured"]
+    assert forecast["requests"] == 12
+    read, written = forecast["prompt_tokens"], forecast["completion_tokens"]
+    assert read + written == pytest.approx(12 * tokens, abs=1)
+    assert "about " in command(*more, "--dry-run").out
+
+
 def test_failed_simulations_are_asked_again_and_the_others_kept(
     command: Command, here: Workspace
 ) -> None:

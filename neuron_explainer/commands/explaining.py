@@ -1,6 +1,7 @@
 """The commands that may ask a language model: `explain` and `simulate`."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -57,17 +58,20 @@ def explain(
     if dry_run:
         output.show_plans([output.wait(plan(here, chosen, sites, settings))], as_json)
         return
-    done = output.wait(run_stage(here, chosen, sites, settings, output.progress()))
+    foreseen = output.foreseen(model, lambda: plan(here, chosen, sites, settings))
+    stage = run_stage(here, chosen, sites, settings, output.progress(), foreseen)
+    done = output.wait(stage)
     report = {
         "run": done.run.name,
         "explained": done.neurons,
         "failures": dict(done.failures),
-        **output.spending_of(done.spending),
+        **output.spending_of(done.spending, foreseen),
         **output.round_of(done.round, done.waiting),
     }
     line = f"run '{done.run.name}': {done.neurons:,} neurons explained now"
     batch = output.next_round(done.round, done.waiting, model.llm)
-    output.show(report if as_json else [line, *output.spent(done.spending), *batch], as_json)
+    lines = [line, *output.spent(done.spending, foreseen), *batch]
+    output.show(report if as_json else lines, as_json)
     output.end(done.failures)
 
 
@@ -113,15 +117,17 @@ def simulate(
     spending: list[str] = []
     for each in names:
         made = option.options_of(options)
-        done = output.wait(run_stage(run, each, settings, output.progress(), made, label))
+        foreseen = output.foreseen(model, partial(plan, run, each, settings, made, label))
+        stage = run_stage(run, each, settings, output.progress(), made, label, foreseen)
+        done = output.wait(stage)
         failures |= done.failures
-        spending += output.spent(done.spending)
+        spending += output.spent(done.spending, foreseen)
         spending += output.next_round(done.round, done.waiting, model.llm)
         reports.append(
             {
                 "simulator": each,
                 "simulated": done.neurons,
-                **output.spending_of(done.spending),
+                **output.spending_of(done.spending, foreseen),
                 **output.round_of(done.round, done.waiting),
             }
         )

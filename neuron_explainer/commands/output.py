@@ -6,13 +6,13 @@ Together with `cli.py` the only place that prints and exits.
 import asyncio
 import shlex
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from neuron_explainer.config import PASSING, ScoreSettings
+from neuron_explainer.config import PASSING, ModelSettings, ScoreSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from neuron_explainer.compare.results import Comparison
     from neuron_explainer.llm.batch_round import Round
     from neuron_explainer.llm.compose import Spending
+    from neuron_explainer.llm.forecast import Expected
     from neuron_explainer.records import Failure
     from neuron_explainer.runs import Run
     from neuron_explainer.score.checks import MetricCheck
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _OF_ROUNDS = ("--read-batch", "--write-batch")
+
+_FREE = ("local/", "scripted/")  # no forecast goes before what costs nothing and may load weights
 
 # what explaining does not need to say anything about: these neurons have nothing to explain
 _EXPECTED_CAUSES = {"never-active"}
@@ -80,11 +83,7 @@ def show_plans(plans: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     for plan in plans:
         print(", ".join(f"{key}: {value}" for key, value in plan.items() if key != "forecast"))
         if expected := plan.get("forecast"):
-            cost = "no price known" if expected.cost is None else f"at most ${expected.cost:.2f}"
-            print(
-                f"forecast: {expected.requests:,} requests, about {expected.prompt_tokens:,} "
-                f"tokens read, at most {expected.completion_tokens:,} written, {cost}"
-            )
+            print(_forecast(expected))
 
 
 def show_summary(
@@ -102,6 +101,7 @@ def show_summary(
     if as_json:
         made: dict[str, Any] = {"run": run.name}
         made["rows"] = [summary.as_json(row, settings.seed) for row in rows]
+        made["per_neuron"] = run.taken()
         show(made if checks is None else made | {"checks": checks}, True)
         return
     terminal = console()
@@ -115,9 +115,17 @@ def show_summary(
         terminal.print()
     for line in summary.remarks(run, rows):
         terminal.print(line)
+    for name, means in run.taken().items():
+        terminal.print(_taken(name, means))
     if checks is not None:
         terminal.print("\nneurons for which a metric falls when the token table is made worse")
         terminal.print(check_table(checks))
+
+
+def _taken(name: str, means: Mapping[str, float | None]) -> str:
+    """What a neuron took of a language model, as a line."""
+    cost = "" if means["cost"] is None else f", ${means['cost']:.6f}"
+    return f"{name}: {means['tokens']:,.0f} tokens{cost} a neuron"
 
 
 def show_comparison(found: "Comparison", kept: Path | None, as_json: bool) -> None:
@@ -140,21 +148,44 @@ def show_comparison(found: "Comparison", kept: Path | None, as_json: bool) -> No
         terminal.print(f"report: {kept / 'report.html'}")
 
 
-def spending_of(spending: "Spending | None") -> dict[str, object]:
+def foreseen(
+    model: ModelSettings, plan: Callable[[], Coroutine[Any, Any, Mapping[str, Any]]]
+) -> "Expected | None":
+    """What a stage that is paid for will take, looked at before it begins."""
+    if model.llm is None or model.in_files or model.llm.startswith(_FREE):
+        return None
+    found: Expected | None = wait(plan()).get("forecast")
+    return found
+
+
+def spending_of(
+    spending: "Spending | None", forecast: "Expected | None" = None
+) -> dict[str, object]:
     """What a language model took, for a report; nothing where there was no model."""
-    return {} if spending is None else {"spending": spending}
+    return {} if spending is None else {"spending": spending, "forecast": forecast}
 
 
-def spent(spending: "Spending | None") -> list[str]:
+def spent(spending: "Spending | None", forecast: "Expected | None" = None) -> list[str]:
     """What a language model took, as a line; none where there was no model."""
     if spending is None:
         return []
     usage = spending.usage
     cost = "no price known" if spending.cost is None else f"${spending.cost:.4f}"
-    return [
+    line = (
         f"language model: {usage.requests:,} requests, {usage.prompt_tokens:,} tokens read, "
         f"{usage.completion_tokens:,} written, {spending.cache_hits:,} from the cache, {cost}"
-    ]
+    )
+    return [line] if forecast is None else [_forecast(forecast), line]
+
+
+def _forecast(expected: "Expected") -> str:
+    """A forecast as a line; one that was measured on other neurons is no upper limit."""
+    most = "about" if expected.measured else "at most"
+    cost = "no price known" if expected.cost is None else f"{most} ${expected.cost:.4f}"
+    return (
+        f"forecast: {expected.requests:,} requests, about {expected.prompt_tokens:,} tokens read, "
+        f"{most} {expected.completion_tokens:,} written, {cost}"
+    )
 
 
 def round_of(done: "Round | None", waiting: int) -> dict[str, object]:

@@ -11,8 +11,8 @@ from neuron_explainer.errors import DataError
 from neuron_explainer.explain.base import Explainer
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
-from neuron_explainer.llm.forecast import Forecast, expected
-from neuron_explainer.llm.session import PRICES, accounted, opened, round_of
+from neuron_explainer.llm.forecast import Expected, Forecast, expected
+from neuron_explainer.llm.session import PRICES, opened, round_of, wants_all
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronRecord
 from neuron_explainer.runner import (
@@ -63,8 +63,12 @@ async def explain(
     sites: Sequence[str],
     settings: ExplainSettings,
     progress: Progress = silent,
+    forecast: Expected | None = None,
 ) -> Explained:
-    """Explain the neurons of `sites` that the run does not hold yet."""
+    """Explain the neurons of `sites` that the run does not hold yet.
+
+    A `forecast` is kept beside what was spent.
+    """
     run = Run(workspace, settings.run or f"{subject}-{settings.explainer}")
     record_sets = {site: RecordSet(workspace.data, subject, site) for site in sites}
     for record_set in record_sets.values():
@@ -80,10 +84,7 @@ async def explain(
         )
         stage = _Stage(run, record_sets, explainer, llm)
         with locked(folder.path):
-            total, waiting = await _explain_all(stage, chosen, settings, progress)
-            if llm is not None:
-                spent = accounted(folder.manifest().get("spending", {}), llm.spending)
-                folder.update({"spending": spent})
+            total, waiting = await _explain_all(stage, chosen, settings, progress, forecast)
         causes = count_causes(folder, run.sites() if folder.exists else ())
         ended = round_of(llm)
         return Explained(
@@ -101,6 +102,7 @@ async def _explain_all(
     chosen: Mapping[str, Sequence[int]],
     settings: ExplainSettings,
     progress: Progress,
+    forecast: Expected | None,
 ) -> tuple[int, int]:
     """Explain what is left of `chosen`; how many neurons that were, and how many of them wait."""
     folder = stage.run.folder
@@ -111,7 +113,7 @@ async def _explain_all(
     _check_inputs(stage.run, stage.record_sets)
     works = _todo(folder, chosen, settings)
     job = Job("explain", folder, stage.llm, _CONCURRENCY)
-    waiting = await job.do(works, partial(_tables, stage), progress)
+    waiting = await job.do(works, partial(_tables, stage), progress, forecast)
     return sum(work.size for work in works), waiting
 
 
@@ -136,11 +138,12 @@ async def plan(
     run = Run(workspace, settings.run or f"{subject}-{settings.explainer}")
     record_sets = {site: RecordSet(workspace.data, subject, site) for site in sites}
     chosen = {site: parse_neurons(settings.neurons, record_sets[site].width) for site in sites}
-    todo = _todo(run.folder, chosen, settings)
+    folder = run.folder
+    todo = _todo(folder, chosen, settings)
     counts = {site: sum(work.size for work in todo if work.site == site) for site in sites}
     planned: dict[str, object] = {"run": run.name, "explainer": settings.explainer, **counts}
     async with opened(settings.model, workspace.root) as llm:
-        asked = None if llm is None else Forecast(llm)
+        asked = None if llm is None else Forecast(llm, bulk=wants_all(llm))
         explainer: Explainer = registry.make(
             "explainers", settings.explainer, settings.options, llm=asked, prompts=workspace.prompts
         )
@@ -154,7 +157,8 @@ async def plan(
             sample = (explainer.explain(_shown(neuron)) for neuron in islice(neurons, _SAMPLED))
             prices = workspace.root / PRICES
             total = sum(counts.values())
-            planned["forecast"] = await expected(asked, sample, total, prices)
+            before = folder.manifest().get("spending") if folder.exists else None
+            planned["forecast"] = await expected(asked, sample, total, prices, before)
     return planned
 
 

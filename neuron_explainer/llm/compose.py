@@ -46,6 +46,8 @@ class Spending:
     usage: Usage
     cost: float | None  # US dollars; None: no price is known
     cache_hits: int
+    used: Usage  # by all replies that were used, whoever gave them and when
+    used_cost: float | None
 
 
 class Stack:
@@ -55,6 +57,7 @@ class Stack:
         self._outer = outer
         self._limits = limits
         self._cache = cache
+        self._used = Usage()
 
     @property
     def model(self) -> str:
@@ -70,7 +73,8 @@ class Stack:
     def spending(self) -> Spending:
         """What was paid so far."""
         hits = self._cache.hits if self._cache else 0
-        return Spending(self._limits.spent, self._limits.cost, hits)
+        limits, used = self._limits, self._used
+        return Spending(limits.spent, limits.cost, hits, used, limits.cost_of(used))
 
     async def capabilities(self) -> Capabilities:
         """What it can be asked for."""
@@ -78,7 +82,9 @@ class Stack:
 
     async def complete(self, request: Request) -> Response:
         """The answer, from the cache or from the model."""
-        return await self._outer.complete(request)
+        response = await self._outer.complete(request)
+        self._used += response.usage
+        return response
 
     async def read(self, reading: Reading) -> Masses:
         """The masses, from the cache or from the model."""

@@ -1,9 +1,10 @@
 """What a stage will ask, found by asking nobody: requests and tokens counted on a few neurons."""
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from neuron_explainer.errors import NeuronFailure
 from neuron_explainer.llm import prices
@@ -11,6 +12,7 @@ from neuron_explainer.llm.base import LLM, Capabilities, Masses, Reading, Reques
 
 FORECAST = "forecast"  # the cause of every failure here
 _BYTES_PER_TOKEN = 4  # of English text with today's vocabularies
+_ENOUGH = 8  # neurons that were done, to expect of others what they took
 
 
 class Forecast:
@@ -19,8 +21,9 @@ class Forecast:
     What follows from a first answer, such as a second try, is not in the count.
     """
 
-    def __init__(self, inner: LLM) -> None:
+    def __init__(self, inner: LLM, *, bulk: bool = False) -> None:
         self._inner = inner
+        self.bulk = bulk  # at the price of a batch
         self.asked = Usage()
 
     @property
@@ -61,24 +64,37 @@ class Expected:
     prompt_tokens: int
     completion_tokens: int  # at most: as many as the requests allow
     cost: float | None  # US dollars, at most; None: no price is known
+    measured: bool = False  # on neurons of the same run, rather than estimated from prompts
 
 
 async def expected(
-    forecast: Forecast, sample: Iterable[Awaitable[object]], neurons: int, own_prices: Path
+    forecast: Forecast,
+    sample: Iterable[Awaitable[object]],
+    neurons: int,
+    own_prices: Path,
+    before: Mapping[str, Any] | None = None,
 ) -> Expected:
-    """Run the `sample`, neurons asked through `forecast`, and scale what they ask to `neurons`."""
-    sampled = 0
-    for asking in sample:
-        sampled += 1
-        with suppress(NeuronFailure):
-            await asking
-    factor = neurons / max(1, sampled)
-    asked = forecast.asked
+    """What `neurons` will take: as the run's neurons so far did, whose spending is `before`.
+
+    Where these are too few, the `sample`, neurons asked through `forecast`, is scaled to `neurons`.
+    """
+    done = (before or {}).get("neurons", 0)
+    measured = done >= _ENOUGH
+    if measured:
+        asked, factor = Usage(**(before or {})["used"]), neurons / done
+    else:
+        sampled = 0
+        for asking in sample:
+            sampled += 1
+            with suppress(NeuronFailure):
+                await asking
+        asked, factor = forecast.asked, neurons / max(1, sampled)
     usage = Usage(
         round(asked.prompt_tokens * factor),
-        0,
+        round(asked.cached_tokens * factor),
         round(asked.completion_tokens * factor),
         round(asked.requests * factor),
     )
-    cost = prices.load(own_prices).cost(forecast.model, usage)
-    return Expected(usage.requests, usage.prompt_tokens, usage.completion_tokens, cost)
+    cost = prices.load(own_prices).cost(forecast.model, usage, batch=forecast.bulk)
+    read, written = usage.prompt_tokens, usage.completion_tokens
+    return Expected(usage.requests, read, written, cost, measured)

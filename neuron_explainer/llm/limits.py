@@ -134,7 +134,11 @@ class Limits:
     @property
     def cost(self) -> float | None:
         """US dollars spent, or None when no price is known."""
-        return self._prices.cost(self.model, self.spent, batch=self._bulk)
+        return self.cost_of(self.spent)
+
+    def cost_of(self, usage: Usage) -> float | None:
+        """US dollars, or None when no price is known."""
+        return self._prices.cost(self.model, usage, batch=self._bulk)
 
     async def capabilities(self) -> Capabilities:
         """The wrapped model's."""

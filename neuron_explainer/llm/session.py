@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from neuron_explainer.config import ModelSettings
 from neuron_explainer.errors import ConfigError
-from neuron_explainer.llm.base import BackendSettings
+from neuron_explainer.llm.base import BackendSettings, Usage
 from neuron_explainer.llm.batch_round import BatchRound
 from neuron_explainer.llm.compose import LLMSettings, Spending, Stack, open_llm, wrap
+from neuron_explainer.llm.forecast import Expected
 from neuron_explainer.llm.limits import Caps
 
 CACHE = Path(".cache") / "replies.sqlite"
@@ -80,16 +82,43 @@ def wants_all(llm: Stack | None) -> bool:
     return in_bulk and round_of(llm) is None
 
 
-def accounted(before: dict[str, Any], spending: Spending) -> dict[str, Any]:
-    """What a run has spent in all, for its manifest: `before` and what was spent now."""
-    usage = spending.usage
-    now = {
+def accounted(
+    before: dict[str, Any], spending: Spending, neurons: int, forecast: Expected | None = None
+) -> dict[str, Any]:
+    """What a run has spent in all, for its manifest: `before` and what was spent now.
+
+    `neurons` were done now. Their mean counts every reply that they used, paid now or cached, so
+    that it does not depend on what the cache held; replies of no use are not in it.
+    """
+    now = {**_counts(spending.usage), "cache_hits": spending.cache_hits}
+    total: dict[str, Any] = {key: before.get(key, 0) + value for key, value in now.items()}
+    cost = None if spending.cost is None else (before.get("cost") or 0.0) + spending.cost
+    used, used_cost = before.get("used", {}), before.get("used_cost", 0.0)
+    if neurons:
+        used = {key: used.get(key, 0) + value for key, value in _counts(spending.used).items()}
+        known = used_cost is not None and spending.used_cost is not None
+        used_cost = used_cost + spending.used_cost if known else None
+    done = before.get("neurons", 0) + neurons
+    means = {}
+    if done:
+        tokens = used["prompt_tokens"] + used["completion_tokens"]
+        means = {"tokens": tokens / done, "cost": None if used_cost is None else used_cost / done}
+    foreseen = before.get("forecast") if forecast is None else asdict(forecast)
+    return {
+        **total,
+        "cost": cost,
+        "neurons": done,
+        "used": used,
+        "used_cost": used_cost,
+        "per_neuron": means,
+        "forecast": foreseen,
+    }
+
+
+def _counts(usage: Usage) -> dict[str, int]:
+    return {
         "requests": usage.requests,
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,
-        "cache_hits": spending.cache_hits,
     }
-    total: dict[str, Any] = {key: before.get(key, 0) + value for key, value in now.items()}
-    cost = None if spending.cost is None else before.get("cost", 0.0) + spending.cost
-    return {**total, "cost": cost}

@@ -12,8 +12,8 @@ from neuron_explainer.errors import ConfigError, RunMismatch
 from neuron_explainer.llm.base import LLM
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
-from neuron_explainer.llm.forecast import Forecast, expected
-from neuron_explainer.llm.session import PRICES, accounted, opened, round_of
+from neuron_explainer.llm.forecast import Expected, Forecast, expected
+from neuron_explainer.llm.session import PRICES, opened, round_of, wants_all
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import (
     Explanation,
@@ -81,11 +81,13 @@ async def simulate(
     progress: Progress = silent,
     options: Mapping[str, Any] | None = None,
     label: str | None = None,
+    forecast: Expected | None = None,
 ) -> Simulated:
     """Simulate what `run` explains with one simulator, but for the shards that are done.
 
     `label` is the folder's name under the run, by default the simulator's; that of one split alone
-    ends in the split's name, so that another command can simulate the others.
+    ends in the split's name, so that another command can simulate the others. A `forecast` is kept
+    beside what was spent.
     """
     run.require()
     folder = run.simulations(label or label_of(name, settings))
@@ -93,10 +95,7 @@ async def simulate(
         simulator: Simulator = registry.make("simulators", name, options or {}, **_given(run, llm))
         with locked(folder.path):
             stage = _Stage(run, folder, simulator, settings, llm)
-            total, waiting = await _simulate_all(stage, progress)
-            if llm is not None:
-                spent = accounted(folder.manifest().get("spending", {}), llm.spending)
-                folder.update({"spending": spent})
+            total, waiting = await _simulate_all(stage, progress, forecast)
         ended = round_of(llm)
         return Simulated(
             name,
@@ -108,7 +107,9 @@ async def simulate(
         )
 
 
-async def _simulate_all(stage: _Stage, progress: Progress) -> tuple[int, int]:
+async def _simulate_all(
+    stage: _Stage, progress: Progress, forecast: Expected | None
+) -> tuple[int, int]:
     """Simulate the shards that are left; how many neurons they have, and how many of them wait."""
     folder, simulator, settings = stage.folder, stage.simulator, stage.settings
     config = {"simulator": simulator.name, "seed": settings.seed, "splits": _splits(settings)}
@@ -123,7 +124,7 @@ async def _simulate_all(stage: _Stage, progress: Progress) -> tuple[int, int]:
     job = Job(
         f"simulate {simulator.name}", folder, stage.llm, settings.concurrency, stage.note_input
     )
-    waiting = await job.do(works, partial(_tables, stage), progress)
+    waiting = await job.do(works, partial(_tables, stage), progress, forecast)
     return sum(work.size for work in works), waiting
 
 
@@ -156,7 +157,7 @@ async def plan(
     total = sum(work.size for work in todo)
     planned: dict[str, object] = {"run": run.name, "simulator": name, "neurons": total}
     async with opened(settings.model, run.workspace.root) as llm:
-        asked = None if llm is None else Forecast(llm)
+        asked = None if llm is None else Forecast(llm, bulk=wants_all(llm))
         simulator: Simulator = registry.make(
             "simulators", name, options or {}, **_given(run, asked)
         )
@@ -170,7 +171,8 @@ async def plan(
             )
             sample = (simulator.simulate(*pair) for pair in islice(pairs, _SAMPLED))
             prices = run.workspace.root / PRICES
-            planned["forecast"] = await expected(asked, sample, total, prices)
+            before = folder.manifest().get("spending") if folder.exists else None
+            planned["forecast"] = await expected(asked, sample, total, prices, before)
     return planned
 
 
