@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from neuron_explainer.commands import output, selecting
 from neuron_explainer.commands.model_options import with_model
 from neuron_explainer.config import ExplainSettings, ModelSettings, SimulateSettings, build
 from neuron_explainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from neuron_explainer.llm.forecast import Expected
+    from neuron_explainer.simulate.stage import Simulated
 
 
 @with_model
@@ -107,36 +111,41 @@ def simulate(
     names = simulator or settings.simulators
     if model.in_files and len(names) != 1:
         raise ConfigError("batch files hold the requests of one simulator: name it by --simulator")
+    made = option.options_of(options)
     if dry_run:
-        made = option.options_of(options)
         plans = [output.wait(plan(run, each, settings, made, label)) for each in names]
         output.show_plans(plans, as_json)
         return
     failures: dict[str, int] = {}
     reports: list[dict[str, object]] = []
-    spending: list[str] = []
+    lines: list[str] = []
     for each in names:
-        made = option.options_of(options)
         foreseen = output.foreseen(model, partial(plan, run, each, settings, made, label))
         stage = run_stage(run, each, settings, output.progress(), made, label, foreseen)
         done = output.wait(stage)
         failures |= done.failures
-        spending += output.spent(done.spending, foreseen)
-        spending += output.next_round(done.round, done.waiting, model.llm)
-        reports.append(
-            {
-                "simulator": each,
-                "simulated": done.neurons,
-                **output.spending_of(done.spending, foreseen),
-                **output.round_of(done.round, done.waiting),
-            }
-        )
-    lines = [
-        f"{line['simulator']}: {line['simulated']:,} neurons simulated now" for line in reports
-    ]
+        lines += _lines(done, foreseen, model)
+        reports.append(_report(done, foreseen))
     report = {"run": name, "simulators": reports}
-    output.show(report if as_json else [*lines, *spending], as_json)
+    output.show(report if as_json else lines, as_json)
     output.end(failures)
+
+
+def _report(done: "Simulated", foreseen: "Expected | None") -> dict[str, object]:
+    return {
+        "simulator": done.simulator,
+        "simulated": done.neurons,
+        **output.spending_of(done.spending, foreseen),
+        **output.round_of(done.round, done.waiting),
+    }
+
+
+def _lines(done: "Simulated", foreseen: "Expected | None", model: ModelSettings) -> list[str]:
+    return [
+        f"{done.simulator}: {done.neurons:,} neurons simulated now",
+        *output.spent(done.spending, foreseen),
+        *output.next_round(done.round, done.waiting, model.llm),
+    ]
 
 
 def _simulate_settings(
