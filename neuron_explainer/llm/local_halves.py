@@ -74,14 +74,11 @@ class Halves:
         except UNFIT:
             self._believed = False
             return None
-        if (
-            self._believed is None
-        ):  # the first has most to be masked of its text, the last of others
-            plain = [
-                self._share(split, text),
-                self._share(split, self._with_half(split, prompt, last)),
-            ]
-            self._believed = self._passes.alike(shares[row][[0, -1]], torch.cat(plain))
+        if self._believed is None:
+            # the first has most to be masked of its own text, the last most of other halves
+            after_last = self._with_half(split, prompt, last)
+            plain = torch.cat([self._share(split, text), self._share(split, after_last)])
+            self._believed = self._passes.alike(shares[row][[0, -1]], plain)
         return shares if self._believed else None
 
     def _run(self, split: Split, head: Head, batch: Batch, likely: Sequence[Ids]) -> list[Tensor]:
