@@ -47,9 +47,10 @@ class SubjectSettings:
 
     model: str = ""  # a folder or a hub id
     name: str | None = None  # its folder under data/; default: the last part of `model`
-    device: str = "cpu"
+    device: str = "cpu"  # or "cuda", or "auto": all there are
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     sae: tuple[SaeSettings, ...] = ()
+    by_hand: tuple[str, ...] = ()  # further sites: "blocks.*.mlp.hook_post=PATH:input"
 
     @property
     def folder_name(self) -> str:

@@ -38,6 +38,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "score.rows",
             "score.bootstrap",
             "subjects.tokenizer",
+            *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
+            *("subjects.loading", "subjects.structure"),
             "subjects.sparse_formats",
             "simulate.asking",
         ),
@@ -97,6 +99,10 @@ FREE = (
     ("interchange.*", "interchange.*"),
     ("publish.*", "publish.*"),
     ("llm.*", "llm.*"),
+    ("subjects.places", "subjects.architectures"),
+    ("subjects.places", "subjects.weights"),
+    ("subjects.hooks", "subjects.places"),
+    ("subjects.structure", "subjects.*"),
     ("compare.*", "compare.*"),  # one report, in several files
     ("score.summary", "score.stage"),
     ("commands.explaining", "commands.selecting"),  # explain --best-of ends in a selection

@@ -294,7 +294,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no configuration": (lambda folder: (folder / "config.json").unlink(), "cannot be loaded"),
     "weights of fewer layers": (_configured(n_layer=5), "do not belong together"),
     "weights of another width": (_configured(n_embd=64), "cannot be loaded|do not belong together"),
-    "another architecture": (_configured(model_type="llama"), "'llama' is not supported"),
+    "another architecture": (_configured(model_type="llama"), "do not belong together"),
     "an unknown architecture": (_configured(model_type="zzz"), "cannot be loaded"),
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from neuron_explainer.errors import SubjectError
 
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 _LAYERS = re.compile(r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*")
 
 
@@ -13,7 +14,7 @@ def choose(sites: Mapping[str, int], layers: str | None, named: Sequence[str]) -
 
     Raises SubjectError when one does not exist, and lists those that do.
     """
-    wanted = [f"blocks.{layer}.mlp.hook_post" for layer in _parse_layers(layers, sites)]
+    wanted = [site for layer in _parse_layers(layers, sites) for site in _neurons(layer, sites)]
     wanted += named
     for site in wanted:
         if site not in sites:
@@ -21,6 +22,12 @@ def choose(sites: Mapping[str, int], layers: str | None, named: Sequence[str]) -
     if not wanted:
         raise SubjectError(f"no site was asked for: give --layer or --site; {describe(sites)}")
     return [site for site in sites if site in wanted]
+
+
+def _neurons(layer: int, sites: Mapping[str, int]) -> list[str]:
+    """A layer's MLP neurons, those of all its experts where it has experts."""
+    experts = re.compile(rf"blocks\.{layer}\.mlp\.experts\.\d+\.hook_post")
+    return list(filter(experts.fullmatch, sites)) or [f"blocks.{layer}.mlp.hook_post"]
 
 
 def describe(sites: Mapping[str, int]) -> str:
@@ -33,7 +40,7 @@ def describe(sites: Mapping[str, int]) -> str:
 
 def _of_blocks(sites: Sequence[str]) -> str:
     layers = sorted({_layer(site) for site in sites})
-    hooks = sorted({site.split(".", 2)[2] for site in sites})
+    hooks = sorted({_EXPERT.sub(".experts.N.", site.split(".", 2)[2]) for site in sites})
     whole = len(layers) == layers[-1] - layers[0] + 1 > 1
     blocks = [f"blocks.{layer}" for layer in ((layers[0], layers[-1]) if whole else layers)]
     return f"{(' to ' if whole else ', ').join(blocks)} with {', '.join(hooks)}"

@@ -48,7 +48,7 @@ def load_subject(settings: SubjectSettings) -> Subject:
     if not settings.model:
         raise SubjectError("no subject was named: give --subject FOLDER or a hub id")
     loaded: Subject = resolve("subjects", "huggingface").load(
-        settings.model, settings.device, settings.dtype
+        settings.model, settings.device, settings.dtype, settings.by_hand
     )
     if settings.sae:
         from neuron_explainer.subjects.sparse import SparseSubject
@@ -92,7 +92,8 @@ def collect(
             collectors = _stream(subject, corpus, todo, layouts, most, settings, progress)
             effects = LogitEffects(subject, settings.logit_tokens)
             _write(folders, collectors, effects, corpus, settings, progress)
-    return Collected(name, corpus, widths, skipped, _notices(layouts, settings), layouts)
+    notices = (*_known_only_by_inspection(subject), *_notices(layouts, settings))
+    return Collected(name, corpus, widths, skipped, notices, layouts)
 
 
 def _with_latents(settings: CollectSettings, subject: SubjectSettings) -> list[str]:
@@ -164,7 +165,9 @@ def _config(subject: SubjectSettings, settings: CollectSettings, corpus: Corpus)
     about = asdict(settings)
     for key in ("corpus", "layers", "sites", "split_on", "text_field", "batch", "memory_mb"):
         del about[key]
-    model = {"dtype": subject.dtype, "weights": _fingerprint(subject.model)}
+    model: dict[str, Any] = {"dtype": subject.dtype, "weights": _fingerprint(subject.model)}
+    if subject.by_hand:
+        model["by_hand"] = list(subject.by_hand)
     saes = [{"site": sae.site, "weights": _fingerprint(sae.path)} for sae in subject.sae]
     return about | {"subject": model, "sae": saes, "corpus": corpus.folder.manifest()["config"]}
 
@@ -173,6 +176,7 @@ def _fingerprint(source: str) -> str:
     """SHA-256 of a weights file, or of all in a folder; a hub id stands for itself."""
     path = Path(source)
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    files = files or sorted(path.glob("*.bin"))
     if not files:
         return source
     total = hashlib.sha256()
@@ -248,6 +252,11 @@ def _write(
                     folders[site].write({shard.file(name): table for name, table in made.items()})
                 advance(1)
             folders[site].update({"width": shards[site][-1].stop, "complete": True})
+
+
+def _known_only_by_inspection(subject: Subject) -> tuple[str, ...]:
+    note: str | None = getattr(subject, "note", None)
+    return () if note is None else (note,)
 
 
 def _notices(layouts: Mapping[str, TableLayout], settings: CollectSettings) -> tuple[str, ...]:

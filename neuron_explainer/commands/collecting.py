@@ -1,6 +1,6 @@
 """The commands that run a model over a corpus: `run`, the whole of the tool, and `collect`."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import typer
@@ -61,6 +61,8 @@ def collect(
     batch: option.BatchOption = 32,
     seed: option.SeedOption = 0,
     device: option.DeviceOption = "cpu",
+    dtype: option.TypeOption = "float32",
+    module: option.ModuleOption = None,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
 ) -> None:
@@ -80,7 +82,12 @@ def collect(
     values = {key: value for key, value in context.params.items() if key in names}
     values["sites"] = () if sae else named
     settings = configuration.build(CollectSettings, values, "collect")
-    model = SubjectSettings(subject, name, device, sae=saes)
+    model = configuration.build(
+        SubjectSettings,
+        {"model": subject, "name": name, "device": device, "dtype": dtype, "by_hand": module or ()},
+        "collect",
+    )
+    model = replace(model, sae=saes)
     done = run_stage(here.data, model, settings, output.progress())
     output.say_notices(done.notices)
     lines = [

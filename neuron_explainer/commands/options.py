@@ -140,7 +140,21 @@ MemoryOption = Annotated[
     int, typer.Option("--memory", metavar="MB", help="For token tables and quantiles.", min=16)
 ]
 BatchOption = Annotated[int, typer.Option(metavar="N", help="Excerpts a forward pass.", min=1)]
-DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="cpu or cuda.")]
+DeviceOption = Annotated[
+    str, typer.Option(metavar="NAME", help="cpu, cuda, or auto: all there are, by accelerate.")
+]
+TypeOption = Annotated[
+    str,
+    typer.Option("--dtype", metavar="TYPE", help="Weights as float32, float16 or bfloat16."),
+]
+ModuleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--module",
+        metavar="SITE=PATH:SIDE",
+        help="A site by hand: what enters a module (input) or leaves it (output); repeatable.",
+    ),
+]
 
 NeuronArgument = Annotated[
     str, typer.Argument(metavar="NEURON", help="SUBJECT/SITE/INDEX, or SUBJECT/LAYER/INDEX.")

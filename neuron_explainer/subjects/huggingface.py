@@ -1,11 +1,9 @@
 """Any Hugging Face causal language model, read through forward hooks on its own modules."""
 
-import re
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,100 +11,86 @@ from torch.nn.functional import linear
 
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects.base import Observer
+from neuron_explainer.subjects.hooks import read
+from neuron_explainer.subjects.loading import load_model
+from neuron_explainer.subjects.places import Place, decoder_of, named_by_hand
+from neuron_explainer.subjects.structure import find
 from neuron_explainer.subjects.tokenizer import HuggingFaceTokenizer
+from neuron_explainer.subjects.weights import NormGain, at_least_single, gain_of, oriented
 
-Side = Literal["input", "output"]
-
-# TransformerLens name → side of a module of one GPT-2 block
-GPT2_SITES: dict[str, tuple[Side, str]] = {
-    "hook_resid_pre": ("input", ""),
-    "attn.hook_z": ("input", "attn.c_proj"),
-    "hook_attn_out": ("output", "attn"),
-    "hook_resid_mid": ("input", "ln_2"),
-    "mlp.hook_pre": ("output", "mlp.c_fc"),
-    "mlp.hook_post": ("input", "mlp.c_proj"),
-    "hook_mlp_out": ("output", "mlp"),
-    "hook_resid_post": ("output", ""),
-}
-# sites whose neurons write through a projection; the others are the residual stream's own width,
-GPT2_PROJECTIONS = {"attn.hook_z": "attn.c_proj", "mlp.hook_post": "mlp.c_proj"}
-GPT2_NOT_LINEAR = "mlp.hook_pre"  # but for this one, which only GELU makes something of
 _VOCABULARY_BLOCK = 8192  # rows of the unembedding made float32 at once
-_SITE = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<hook>.+)")
-
-
-class _Stop(Exception):
-    """Ends the forward pass once the last site was read: never seen outside this module."""
+_UNBOUNDED = 2**31 - 1  # the context of a model whose configuration states none
 
 
 class HuggingFaceSubject:
-    """A causal LM of the GPT-2 architecture in evaluation mode."""
+    """A causal LM in evaluation mode, by its own modules."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
-        self._model = model.eval()
-        config: Any = model.config
-        _check_architecture(config)
-        self._config = config
-        self.tokenizer = HuggingFaceTokenizer(tokenizer, config.vocab_size)
+    def __init__(self, model: nn.Module, tokenizer: Any, modules: tuple[str, ...] = ()) -> None:
+        """`modules` are sites named by hand, as `places.named_by_hand` reads them.
+
+        Raises SubjectError when no site is found or a module does not exist.
+        """
+        self._model: Any = model.eval()
+        self._decoder = decoder_of(model)
+        self._config = self._decoder.config
+        self.tokenizer = HuggingFaceTokenizer(tokenizer, self._config.vocab_size)
+        found = find(self._model, self._decoder)
+        self.note = found.note  # what the user should know about the architecture
+        self._final_norm = found.final_norm
+        named = named_by_hand(self._model, modules, self.layers)
+        if not found.places and not named:
+            raise SubjectError(str(found.note))
+        self._shape = (0, 0)  # (batch, time) of what is running
+        self._places: Mapping[str, Place] = {**found.places, **self._measured(named)}
 
     @classmethod
-    def load(cls, source: str, device: str = "cpu", dtype: str = "float32") -> "HuggingFaceSubject":
-        """From a folder or a hub id. Raises SubjectError when it cannot be loaded whole."""
-        import transformers
-        from huggingface_hub.utils import logging as hub_logging
-        from safetensors import SafetensorError
+    def load(
+        cls,
+        source: str,
+        device: str = "cpu",
+        dtype: str = "float32",
+        modules: tuple[str, ...] = (),
+    ) -> "HuggingFaceSubject":
+        """From a folder or a hub id. Raises SubjectError when it cannot be loaded whole.
 
-        hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries: what they come to is in our message
-        logging: Any = transformers.utils.logging
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            _check_architecture(transformers.AutoConfig.from_pretrained(source))
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                source, dtype=getattr(torch, dtype), output_loading_info=True
-            )
-            model, info = loaded
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise SubjectError(_cannot_load(source, error)) from error
-        absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-        if absent:
-            raise SubjectError(
-                f"{source} lacks the weights {absent[0]} ({len(absent)} in all): "
-                "its config.json and its weights do not belong together"
-            )
-        if len(tokenizer) <= len(
-            tokenizer.all_special_tokens
-        ):  # without files, an empty one is made
-            raise SubjectError(f"{source} has no tokenizer: put its tokenizer.json there")
-        return cls(_moved(model, device), tokenizer)
+        `device` "auto" spreads the layers over all devices, which needs accelerate.
+        """
+        return cls(*load_model(source, device, dtype), modules)
+
+    @property
+    def architecture(self) -> str:
+        """The configuration's `model_type`."""
+        return str(self._config.model_type)
 
     @property
     def layers(self) -> int:
         """How many blocks the model has."""
-        return int(self._config.n_layer)
+        return int(self._config.num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        """Of the residual stream."""
+        return self._decoder.width
+
+    @property
+    def heads(self) -> int:
+        """How many attention heads a block has: each has its equal part of `attn.hook_z`."""
+        return int(self._config.num_attention_heads)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        dtype: torch.dtype = self._model.dtype
+        return dtype
 
     @property
     def context(self) -> int:
-        """The longest sequence that the model takes, in tokens."""
-        return int(self._config.n_positions)
-
-    @cached_property
-    def _widths(self) -> dict[str, int]:
-        width = int(self._config.n_embd)
-        inner = int(self._config.n_inner or 4 * width)
-        return {
-            hook: inner if hook in {"mlp.hook_pre", "mlp.hook_post"} else width
-            for hook in GPT2_SITES
-        }
+        """The longest sequence that the model takes, in tokens; 2³¹ − 1 where it states none."""
+        return int(getattr(self._config, "max_position_embeddings", None) or _UNBOUNDED)
 
     def sites(self) -> Mapping[str, int]:
         """Every site and its number of neurons, in the order in which the model computes them."""
-        return {
-            f"blocks.{layer}.{hook}": width
-            for layer in range(self.layers)
-            for hook, width in self._widths.items()
-        }
+        return {site: place.width for site, place in self._places.items()}
 
     @torch.inference_mode()
     def observe(self, tokens: Tensor, observers: Mapping[str, Observer]) -> None:
@@ -114,90 +98,68 @@ class HuggingFaceSubject:
 
         No attention mask is needed: a causal model never looks at the padding behind a token.
         """
-        order = [site for site in self.sites() if site in observers]
-        trunk: Any = self._model.base_model
-        with ExitStack() as stack:
-            for site in order:
-                last = site == order[-1]
-                handle = self._hook(site, _reader(observers[site], last))
-                stack.callback(handle.remove)
-            with suppress(_Stop):
-                trunk(tokens.to(trunk.device), use_cache=False)
+        self._shape = (tokens.shape[0], tokens.shape[1])
+        read(self._model, self._run, self._places, observers, tokens.to(self._device))
 
     @torch.inference_mode()
     def writes(self, site: str, neurons: slice) -> Tensor | None:
-        """Rows of the output projection (neurons, width), or of the identity at residual sites."""
-        block, hook = self._place(site)
-        if hook == GPT2_NOT_LINEAR:
+        """Rows of the output projection (neurons, width), or of the identity at residual sites.
+
+        Through the norm that some architectures have behind it, without that norm's scale; of an
+        expert's neurons without the weight that the router gives the expert.
+        """
+        place = self._places[site]
+        if self._final_norm is None:
             return None
-        if hook not in GPT2_PROJECTIONS:
-            return torch.eye(int(self._config.n_embd))[neurons]
-        projection: Any = block.get_submodule(GPT2_PROJECTIONS[hook])
-        rows: Tensor = projection.weight[neurons].float()  # transformers' Conv1D: (in, out)
-        return rows
+        if place.stream:
+            return torch.eye(self.width)[neurons]
+        if place.projection is None:
+            return None
+        module = self._model.get_submodule(place.projection)
+        weight = oriented(module) if place.expert is None else module.down_proj[place.expert].T
+        rows = at_least_single(weight[neurons])
+        return rows if place.norm is None else self._gain(place.norm)(rows)
 
     @torch.inference_mode()
     def unembed(self, directions: Tensor) -> Tensor:
-        """Through the final LayerNorm's centring and gain, and the unembedding, tied or not."""
-        model: Any = self._model
-        gain: Tensor = model.base_model.ln_f.weight.float()
-        unembedding: Tensor = model.get_output_embeddings().weight  # (vocabulary, width)
-        directions = directions.to(gain)
-        read = (directions - directions.mean(-1, keepdim=True)) * gain
+        """Through the final norm's gain, and centring where it centres, and the unembedding.
+
+        A factor on all logits and the soft cap of Gemma 2 are left out: they keep the order.
+        """
+        assert self._final_norm is not None
+        unembedding: Tensor = self._model.get_output_embeddings().weight  # (vocabulary, width)
+        normed = self._gain(self._final_norm)(at_least_single(directions))
+        normed = normed.to(unembedding.device)
         blocks = torch.split(unembedding, _VOCABULARY_BLOCK)
-        return torch.cat([linear(read, block.float()) for block in blocks], -1)
+        return torch.cat([linear(normed, at_least_single(b).to(normed)) for b in blocks], -1)
 
-    def _hook(self, site: str, read: Callable[[Any], None]) -> Any:
-        block, hook = self._place(site)
-        side, path = GPT2_SITES[hook]
-        module = block.get_submodule(path)
-        if side == "input":
-            return module.register_forward_pre_hook(lambda _, inputs: read(inputs[0]))
-        return module.register_forward_hook(lambda _, __, output: read(output))
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self._model.get_input_embeddings().weight.device
+        return device
 
-    def _place(self, site: str) -> tuple[nn.Module, str]:
-        """The block that a site is in, and the site's name there."""
-        match = _SITE.fullmatch(site)
-        assert match is not None, site
-        trunk: Any = self._model.base_model
-        block: nn.Module = trunk.h[int(match["layer"])]
-        return block, match["hook"]
+    def _run(self, tokens: Tensor) -> object:
+        return self._decoder.module(tokens, use_cache=False)
 
+    def _gain(self, path: str) -> NormGain:
+        if path not in self._gains:
+            self._gains[path] = gain_of(self._model.get_submodule(path), self.width)
+        return self._gains[path]
 
-def _reader(observer: Observer, last: bool) -> Callable[[Any], None]:
-    def read(value: Any) -> None:
-        observer(value[0] if isinstance(value, tuple) else value)
-        if last:
-            raise _Stop
+    @cached_property
+    def _gains(self) -> dict[str, NormGain]:
+        return {}
 
-    return read
+    def _measured(self, named: Mapping[str, Place]) -> dict[str, Place]:
+        """Places with their widths, from one token."""
+        widths: dict[str, int] = {}
 
+        def measuring(site: str) -> Observer:
+            return lambda activations: widths.update({site: activations.shape[-1]})
 
-def _check_architecture(config: Any) -> None:
-    if config.model_type != "gpt2":
-        raise SubjectError(
-            f"the architecture '{config.model_type}' is not supported: "
-            "choose a model of the GPT-2 architecture (model_type 'gpt2')"
-        )
-
-
-def _moved(model: Any, device: str) -> nn.Module:
-    try:
-        moved: nn.Module = model.to(device)
-    except (
-        AssertionError,
-        RuntimeError,
-    ) as error:  # the former is what a CPU build of torch raises
-        reason = str(error).splitlines()[0]
-        raise SubjectError(f"the model cannot go to --device {device}: {reason}") from error
-    return moved
-
-
-def _cannot_load(source: str, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if Path(source).exists():
-        return f"the model in {source} cannot be loaded: {reason}"
-    return (
-        f"no model at {source}: it is no folder here and the hub did not give it ({reason}); "
-        "name a folder with config.json, model.safetensors and tokenizer.json"
-    )
+        if named:
+            token = torch.zeros((1, 1), dtype=torch.int64, device=self._device)
+            observers = {site: measuring(site) for site in named}
+            with torch.inference_mode():
+                read(self._model, self._run, named, observers, token)
+        return {site: replace(place, width=widths[site]) for site, place in named.items()}

@@ -44,6 +44,12 @@ class SparseSubject:
         """The longest sequence that the underlying model takes, in tokens."""
         return self._subject.context
 
+    @property
+    def note(self) -> str | None:
+        """What the user should know about the underlying model."""
+        note: str | None = getattr(self._subject, "note", None)
+        return note
+
     def sites(self) -> Mapping[str, int]:
         """The underlying sites, then one for each autoencoder."""
         widths = {site: sae.n for site, sae in self._autoencoders.items()}
