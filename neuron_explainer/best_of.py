@@ -36,10 +36,13 @@ def candidates(
     """The name of the run to be written, and how each run `<name>.1`, `<name>.2` … is made.
 
     They differ in the seed alone: that of `settings`, by default 0, and those that follow.
-    Raises ConfigError for a temperature of 0.
+    Raises ConfigError for a temperature of 0 and for what is no number.
     """
     name = settings.run or f"{subject}-{settings.explainer}-best-of-{many.runs}"
     options = {"temperature": _TEMPERATURE, "seed": 0, **settings.options}
+    for option, kinds in (("temperature", int | float), ("seed", int)):
+        if not isinstance(options[option], kinds):
+            raise ConfigError(f"{option} is {options[option]!r}; it must be a number")
     if options["temperature"] <= 0:
         raise ConfigError(
             f"at temperature {options['temperature']} all {many.runs} explanations would be the "
