@@ -46,7 +46,8 @@ def heading(found: Comparison) -> list[str]:
     how = found.resampling
     lines = [
         ", ".join([f"metric {found.metric}", *(f"{key} {value}" for key, value in facts.items())]),
-        f"intervals {how.level:.0%}, {how.resamples:,} resamples, seed {how.seed}",
+        f"intervals {how.level:.0%}, {how.resamples:,} resamples "
+        f"({how.of_levels.resamples:,} where it is no difference), seed {how.seed}",
     ]
     if found.facts.get("allowed"):
         lines.append(
@@ -72,7 +73,7 @@ def plain(estimate: Estimate | None) -> str:
 
 
 def p_text(p_value: float | None) -> str:
-    """A p-value, to two digits where it is small."""
+    """A p-value; one digit of it where it is small."""
     if p_value is None:
         return NONE
     return f"{p_value:.3f}" if p_value >= 0.01 else f"{p_value:.1g}"

@@ -181,7 +181,7 @@ def _by_layer(
     for layer in np.unique(layers).tolist():
         values = difference[defined & (layers == layer)]
         if len(values):
-            found[layer] = (len(values), mean_estimate(values, None, how))
+            found[layer] = (len(values), mean_estimate(values, None, how.of_levels))
     return found
 
 
@@ -224,7 +224,7 @@ def _line(method: Method, role: str, table: Table, clusters: Ints | None, how: R
                 (means - lookup)[both], None if clusters is None else clusters[both], how
             )
         if (null := table.nulls.get(method.name)) is not None:
-            closed = gap_closed(means, null.means, lookup, clusters, how)
+            closed = gap_closed(means, null.means, lookup, clusters, how.of_levels)
     return Line(
         name=method.name,
         role=role,
@@ -232,8 +232,10 @@ def _line(method: Method, role: str, table: Table, clusters: Ints | None, how: R
         defined=int(defined.sum()),
         absent=method.absent,
         undefined=method.undefined,
-        mean=mean_estimate(means[defined], groups, how) if defined.any() else None,
-        mean_undefined_as_chance=mean_estimate(method.or_chance(table.chance), clusters, how),
+        mean=mean_estimate(means[defined], groups, how.of_levels) if defined.any() else None,
+        mean_undefined_as_chance=mean_estimate(
+            method.or_chance(table.chance), clusters, how.of_levels
+        ),
         median=float(np.median(means[defined])) if defined.any() else None,
         seeds=method.values.shape[1],
         seed_spread=_seed_spread(method.values),

@@ -6,7 +6,7 @@ unit        what is drawn again and whose sign is flipped: a neuron, or a layer 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from scipy import stats
 
 from neuron_explainer.score import bootstrap
 from neuron_explainer.score.bootstrap import Interval
+from neuron_explainer.score.statistics import mean_interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -21,6 +22,7 @@ Ints = NDArray[np.int64]
 # With five layers no pattern of signs has a two-sided p-value below 5 %.
 MINIMUM_CLUSTERS = 6
 _EXACT_UNITS = 13  # 2^13 patterns of signs are all looked at
+_LEVEL_RESAMPLES = 2000
 _BLOCK = 1 << 18  # signs at a time
 _ROUNDING = 1e-12  # sums that differ by less are tied
 
@@ -32,6 +34,11 @@ class Resampling:
     seed: int = 0
     resamples: int = 10_000
     level: float = 0.95
+
+    @property
+    def of_levels(self) -> "Resampling":
+        """For what is no difference: no more resamples than `score` takes."""
+        return replace(self, resamples=min(self.resamples, _LEVEL_RESAMPLES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +88,18 @@ def units_of(values: Floats, clusters: Ints | None) -> Floats:
 
 
 def mean_estimate(values: Floats, clusters: Ints | None, how: Resampling) -> Estimate:
-    """The mean of finite `values` (neurons,) with its BCa interval (Efron 1987).
+    """The mean of finite `values` (neurons,) with its interval, as `score` takes it.
 
-    Over clusters the interval's quantiles are those of Student's t.
+    Over clusters it is bootstrapped, with the quantiles of Student's t.
     """
+    if clusters is None:
+        interval = mean_interval(values, how.seed, how.level, how.resamples)
+        return Estimate(float(np.mean(values)), interval)
+    return bootstrapped_mean(values, clusters, how)
+
+
+def bootstrapped_mean(values: Floats, clusters: Ints | None, how: Resampling) -> Estimate:
+    """The mean of finite `values` (neurons,) with its BCa interval (Efron 1987), however many."""
     interval = bootstrap.interval(
         units_of(values, clusters),
         bootstrap.mean,
@@ -141,7 +156,7 @@ def contrast(
     return Contrast(
         n=n,
         clusters=None if clusters is None else len(units),
-        difference=mean_estimate(difference, clusters, how),
+        difference=bootstrapped_mean(difference, clusters, how),
         p_value=sign_flip_p_value(units[:, 0], how),
         effect_size=mean / spread if spread else None,
         better=float(np.mean(difference > 0)),
