@@ -53,8 +53,10 @@ def shards_of(width: int, size: int = SHARD_SIZE) -> list[Shard]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, synced: bool = True) -> Iterator[BinaryIO]:
     """A file to write, which becomes `path` once the block ends well: all of it or nothing.
+
+    Not `synced`, it may be lost with the machine's power: for many small files made from others.
 
     Raises WorkspaceError when the disk is full or the folder may not be written.
     """
@@ -63,10 +65,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if synced:
+            _sync_folder(path.parent)
     except OSError as error:
         raise WorkspaceError(_cannot_write(path, error)) from error
     finally:
@@ -74,9 +78,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, synced: bool = True) -> None:
     """Write `content` so that `path` holds all of it or what it held before."""
-    with replacing(path) as file:
+    with replacing(path, synced) as file:
         file.write(content)
 
 

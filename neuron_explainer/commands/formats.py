@@ -149,6 +149,7 @@ def export_openai(
     name: option.RunArgument,
     to: option.ExportFolder,
     simulator: option.ExportSimulator = None,
+    all_neurons: option.AllNeurons = False,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
 ) -> None:
@@ -163,7 +164,7 @@ def export_openai(
     run = Run(here, name)
     run.require()
     default = "imported" if "imported" in run.simulators() else "token-lookup"
-    done = openai_export.export_run(here.root, name, simulator or default, to)
+    done = openai_export.export_run(here.root, name, simulator or default, to, all_neurons)
     output.show(
         {"written": done.written} if as_json else [f"{done.written:,} files in {to}"], as_json
     )

@@ -49,10 +49,13 @@ def export_records(data: Path, name: str, to: Path) -> ExportResult:
     return ExportResult(to, written, 0)
 
 
-def export_run(root: Path, run: str, simulator: str, to: Path) -> ExportResult:
+def export_run(
+    root: Path, run: str, simulator: str, to: Path, all_neurons: bool = False
+) -> ExportResult:
     """Run `run` of the workspace at `root` with the simulations of one simulator.
 
-    Writes `{to}/explanations/{layer}/{neuron}.jsonl` and the records of the sites that it explains.
+    Writes `{to}/explanations/{layer}/{neuron}.jsonl` and the records of the run's neurons, or of
+    all neurons of its sites.
     What `import_explanations` made comes out as it went in, without records: it had none beside.
     Raises DataError when there is no such run or the simulator did not simulate it.
     """
@@ -68,7 +71,8 @@ def export_run(root: Path, run: str, simulator: str, to: Path) -> ExportResult:
             results = published_results(source, scoring, site, record_set.corpus)
         else:
             results = _simulated(source, scoring, record_set)
-            records += _write_records(record_set, folder)
+            shards = [shard for shard, _ in source.folder.shards(f"{site}/explanations")]
+            records += _write_records(record_set, folder, None if all_neurons else shards)
         for result in results:
             _write(
                 folder / "explanations", result.neuron_id, ".jsonl", openai.dumps(result) + b"\n"
@@ -90,12 +94,14 @@ def _folders(to: Path, sites: Sequence[str]) -> dict[str, Path]:
 
 
 def _write(folder: Path, neuron: openai.NeuronId, suffix: str, content: bytes) -> None:
-    replace_file(folder / str(neuron.layer_index) / f"{neuron.neuron_index}{suffix}", content)
+    path = folder / str(neuron.layer_index) / f"{neuron.neuron_index}{suffix}"
+    replace_file(path, content, synced=False)
 
 
-def _write_records(record_set: RecordSet, folder: Path) -> int:
+def _write_records(record_set: RecordSet, folder: Path, only: Sequence[Shard] | None = None) -> int:
+    """Write the neurons in `only`, by default all. Returns how many there were."""
     written = 0
-    for shard, _ in record_set.folder.shards("records"):
+    for shard in _overlaps([held for held, _ in record_set.folder.shards("records")], only):
         for record in _records_of(record_set, shard):
             content = openai.dumps(record)
             _write(folder / "collated-activations", record.neuron_id, ".json", content)
@@ -103,11 +109,23 @@ def _write_records(record_set: RecordSet, folder: Path) -> int:
     return written
 
 
+def _overlaps(held: Sequence[Shard], only: Sequence[Shard] | None) -> list[Shard]:
+    """The parts of the shards `held` that are in `only`, in order."""
+    if only is None:
+        return list(held)
+    parts = (
+        Shard(max(one.start, other.start), min(one.stop, other.stop))
+        for one in held
+        for other in only
+    )
+    return [part for part in parts if part.start < part.stop]
+
+
 def _records_of(record_set: RecordSet, shard: Shard) -> Iterator[openai.NeuronRecord]:
     layer = _layer(record_set.site)
     boundaries = _column(record_set.folder, "neurons", "quantile_boundaries", shard)
     bands = _column(record_set.folder, "published", "bands", shard)
-    for neuron in record_set.shard(shard):
+    for neuron in record_set.shard(shard, ("records", "neurons")):
         index = neuron.neuron.index
         if neuron.statistics is None and not neuron.records:
             continue  # an import need not hold every neuron
@@ -171,7 +189,7 @@ def _simulated(
     for shard, file in run.folder.shards(f"{site}/explanations"):
         explanations = run.explanations(site, file)
         simulations = _simulations(scoring, site, shard)
-        for neuron in record_set.shard(shard):
+        for neuron in record_set.shard(shard, ("records", "neurons")):
             index = neuron.neuron.index
             if index in explanations:
                 pairs = _pairs(neuron, simulations.get(index, []))

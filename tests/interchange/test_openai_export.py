@@ -240,3 +240,19 @@ def test_every_token_can_be_written_as_json(token: bytes) -> None:
 )
 def test_only_bytes_that_are_no_text_are_escaped(token: bytes, text: str) -> None:
     assert token_text(token) == text
+
+
+def test_a_run_over_some_neurons_exports_their_records_alone(
+    small_workspace: Workspace, tmp_path: Path
+) -> None:
+    name, site = "tiny-token-lookup", "blocks.0.mlp.hook_post"
+    done = export_run(small_workspace.root, name, "token-lookup", tmp_path / "some")
+    assert done.records == done.explanations
+    found = {path.stem for path in (tmp_path / "some").rglob("collated-activations/0/*.json")}
+    assert found == {str(neuron) for neuron in range(64)}
+    whole = export_run(small_workspace.root, name, "token-lookup", tmp_path / "all", True)
+    sites = Run(small_workspace, name).sites()
+    widths = [RecordSet(small_workspace.data, "tiny", other).width for other in sites]
+    assert site in sites
+    assert whole.records == sum(widths)
+    assert whole.explanations == done.explanations

@@ -316,3 +316,40 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def test_hostile_records_cost_one_neuron_each(tmp_path: Path) -> None:
+    plain = {"neuron_id": {"layer_index": 3, "neuron_index": 0}}
+    contents_: dict[str, object] = {
+        "1 tokens but 2 activations": [{"tokens": ["a"], "activations": [0, 1]}],
+        "expected a number, not 'null'": [{"tokens": ["a"], "activations": [None]}],
+        "dataclass_name is 'Popen'": [{"tokens": [], "activations": [], "dataclass_name": "Popen"}],
+        "expected a number, not NaN": [{"tokens": ["a"], "activations": [float("nan")]}],
+    }
+    (tmp_path / "in/3").mkdir(parents=True)
+    for neuron, records in enumerate(contents_.values()):
+        plain["neuron_id"]["neuron_index"] = neuron
+        content = json.dumps({**plain, "random_sample": records})
+        (tmp_path / f"in/3/{neuron}.json").write_text(content)
+    deep = json.dumps(plain)[:-1] + ', "random_sample": ' + "[" * 100_000
+    (tmp_path / "in/3/99.json").write_text(deep)
+    done = import_records(tmp_path / "in", tmp_path, "x")
+    assert done.imported == 0
+    *messages, last = (failure.message for failure in done.failures)
+    for says, message in zip(contents_, messages, strict=True):
+        assert "field random_sample[0]" in message
+        assert says in message
+    assert last.startswith("3/99.json is malformed: ")
+    assert {failure.cause for failure in done.failures} == {"malformed"}
+
+
+def test_long_records_are_kept_as_far_as_files_may_be_large(tmp_path: Path) -> None:
+    long = openai.NeuronRecord(
+        openai.NeuronId(3, 0), (record(*[0.5] * 100_000, tokens=["a"] * 100_000),)
+    )
+    wide = openai.NeuronRecord(openai.NeuronId(3, 1), (record(1.0, tokens=["a" * 1_000_000]),))
+    done = import_records(write(tmp_path / "in", long, wide), tmp_path, "x")
+    assert (done.imported, done.failures) == (2, ())
+    records = RecordSet(tmp_path, "x", SITE)
+    assert len(records.neuron(0).records[0].tokens) == 100_000
+    assert len(records.neuron(1).records[0].tokens[0]) == 1_000_000
