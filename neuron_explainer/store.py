@@ -56,9 +56,8 @@ def shards_of(width: int, size: int = SHARD_SIZE) -> list[Shard]:
 def replacing(path: Path, synced: bool = True) -> Iterator[BinaryIO]:
     """A file to write, which becomes `path` once the block ends well: all of it or nothing.
 
-    Not `synced`, it may be lost with the machine's power: for many small files made from others.
-
-    Raises WorkspaceError when the disk is full or the folder may not be written.
+    Raises WorkspaceError when the disk is full or the folder may not be written. What is not
+    `synced` may go with the power: for many files that are made again easily.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
