@@ -12,6 +12,7 @@ from neuron_explainer.explain.base import Explainer
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Expected, Forecast, expected
+from neuron_explainer.llm.overflow import fitted_anew
 from neuron_explainer.llm.session import PRICES, opened, round_of, wants_all
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronRecord
@@ -185,7 +186,9 @@ async def _tables(stage: _Stage, work: Work, at_once: int, advance: Advance) -> 
     results = await map_neurons(
         "explain",
         [neuron.neuron for neuron in neurons],
-        lambda place: stage.explainer.explain(neurons[place]),
+        lambda place: fitted_anew(
+            stage.explainer, lambda explainer: explainer.explain(neurons[place])
+        ),
         at_once,
         advance,
     )

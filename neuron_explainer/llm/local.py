@@ -35,6 +35,7 @@ from neuron_explainer.llm.failures import brief
 from neuron_explainer.llm.local_prompts import Tokens
 from neuron_explainer.llm.local_reading import LocalReader
 from neuron_explainer.llm.logprobs import merged
+from neuron_explainer.llm.overflow import Overflow, fitted_context
 from neuron_explainer.llm.token_text import texts_and_offsets
 from neuron_explainer.subjects.tokenizer import HuggingFaceTokenizer
 
@@ -133,15 +134,16 @@ class Local:
 
     def _answer(self, request: Request, stop: threading.Event) -> Response:
         text, ids = self.encode(request)
-        if self.context is not None and len(ids) + request.max_tokens > self.context:
-            raise NeuronFailure(
-                "context-overflow",
+        asked = len(ids) + request.max_tokens
+        if self.context is not None and asked > self.context:
+            raise Overflow(
                 f"the prompt's {len(ids)} tokens and {request.max_tokens} more do not fit into the "
                 f"{self.context} that {self._source} reads",
+                fitted_context(self.context, asked, request.prompt, request.max_tokens),
             )
         with torch.inference_mode():
-            asked = request.prompt_logprobs is not None
-            read = self._read(ids, everywhere=asked)
+            everywhere = request.prompt_logprobs is not None
+            read = self._read(ids, everywhere=everywhere)
             prompt = None
             if request.prompt_logprobs is not None:
                 prompt = self._prompt_columns(text, ids, read.logits[0], request.prompt_logprobs)

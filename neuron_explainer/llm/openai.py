@@ -18,6 +18,7 @@ from neuron_explainer.errors import LLMError, NeuronFailure
 from neuron_explainer.llm import wire
 from neuron_explainer.llm.base import BackendSettings, Capabilities, Request, Response, lacking
 from neuron_explainer.llm.failures import Lack, Transient, from_status, malformed
+from neuron_explainer.llm.overflow import Overflow, context_told
 
 Sent = TypeVar("Sent")
 
@@ -88,7 +89,11 @@ class OpenAI:
                 return await self.complete(request)
             if request.json_schema is not None and "response_format" in error.response.text:
                 raise lacking("json_schema", str(self)) from None
-            raise self.status_error(error) from None
+            failure = self.status_error(error)
+            if isinstance(failure, NeuronFailure) and failure.cause == "context-overflow":
+                told = context_told(error.response.text, request.prompt, request.max_tokens)
+                raise Overflow(str(failure), told) from None
+            raise failure from None
         try:
             return wire.answer(response, request, str(self), form)
         except Lack as lack:

@@ -13,6 +13,7 @@ from neuron_explainer.llm.base import LLM
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Expected, Forecast, expected
+from neuron_explainer.llm.overflow import fitted_anew
 from neuron_explainer.llm.session import PRICES, opened, round_of, wants_all
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import (
@@ -230,7 +231,8 @@ async def _tables(stage: _Stage, work: Work, at_once: int, advance: Advance) -> 
         neuron = neurons[place]
         explanation: Explanation = explanations[source[neuron]]
         shown = _shown(simulator, records[neuron], stage.settings)
-        made = await simulator.simulate(explanation, _stimuli(records[neuron], shown))
+        stimuli = _stimuli(records[neuron], shown)
+        made = await fitted_anew(simulator, lambda asking: asking.simulate(explanation, stimuli))
         return [replace(one, highlight=mark) for one, mark in zip(made, shown, strict=True)]
 
     ids = [NeuronId(run.subject, work.site, neuron) for neuron in neurons]

@@ -16,7 +16,7 @@ import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path = sys.argv[1]
 params.model_alias = {"stories"}
-params.n_parallel = 4
+params.n_parallel = int(sys.argv[2])
 params.n_ctx = 2048
 params.cpuparams.n_threads = 1
 params.cpuparams_batch.n_threads = 1
@@ -29,15 +29,18 @@ sys.stdin.read()
 
 
 @contextmanager
-def running(assets: Path) -> Iterator[str]:
-    """The base URL of a server that stops with the block (or with this process)."""
+def running(assets: Path, slots: int = 4) -> Iterator[str]:
+    """The base URL of a server that stops with the block (or with this process).
+
+    Its context of 2,048 tokens is shared among `slots` requests at once.
+    """
     if find_spec("xllamacpp") is None:
         pytest.skip("xllamacpp is not installed: pip install xllamacpp runs a real server here")
     model = assets / "stories260K" / "stories260K.gguf"
     if not model.is_file():
         pytest.skip(f"no {model}")
     with subprocess.Popen(
-        [sys.executable, "-c", _SERVE, str(model)],
+        [sys.executable, "-c", _SERVE, str(model), str(slots)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
