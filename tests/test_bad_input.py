@@ -142,7 +142,7 @@ WRONG = {
     ),
     "a simulator outside": (("score", RUN, "--simulator", "../x"), "cannot name a run"),
     "a split that is none": (("score", RUN, "--split", "train"), "choose valid or test"),
-    "a split that was not simulated": (("score", RUN, "--split", "test"), "--test"),
+    "a split that was not simulated": (("score", RUN, "--split", "test"), "--split test"),
     "an import of nothing": (("import", "openai", "nowhere", "--name", "x"), "nowhere"),
 }
 

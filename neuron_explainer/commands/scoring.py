@@ -36,6 +36,7 @@ def score(
         raise DataError(
             f"run '{name}' has no simulations of the {settings.split} split: "
             f"neuron-explainer simulate {name}"
+            + ("" if settings.split == "valid" else f" --split {settings.split}")
         )
     if not simulator:
         output.say_notices([f"{each} has not simulated a shard yet: left out" for each in empty])

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
+from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from neuron_explainer.errors import DataError, LLMError, WorkspaceError
 from neuron_explainer.llm.base import (
@@ -50,6 +51,17 @@ class _Flight:
     waiting: int = 0
 
 
+@retry(
+    retry=retry_if_exception_message(match="database is locked"),
+    stop=stop_after_delay(_BUSY_SECONDS),
+    wait=wait_random(0.01, 0.1),
+    reraise=True,
+)
+def _use_wal(database: sqlite3.Connection) -> None:
+    """Two processes may turn a new file to WAL at once: then sqlite fails without waiting."""
+    database.execute("PRAGMA journal_mode = WAL")
+
+
 class Cache:
     """An LLM that remembers what another one answered."""
 
@@ -72,7 +84,7 @@ class Cache:
         database = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        database.execute("PRAGMA journal_mode = WAL")
+        _use_wal(database)
         database.execute("PRAGMA synchronous = NORMAL")  # see the top
         database.execute(_TABLE)
         return database
