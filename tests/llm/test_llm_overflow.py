@@ -1,6 +1,7 @@
 """Prompts that a model refuses as too long are asked again, shorter."""
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,11 +115,12 @@ def url(assets: Path) -> Iterator[str]:
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("explainer", ["token-activation", "highlight", "token-space"])
 def test_explainers_fit_a_vocabulary_that_their_estimate_is_not_made_for(
-    url: str, small_workspace: Workspace, explainer: str
+    url: str, small_workspace: Workspace, tmp_path: Path, explainer: str
 ) -> None:
+    here = Workspace(Path(shutil.copytree(small_workspace.root, tmp_path / "workspace")))
     site = "blocks.0.mlp.hook_post"
     model = ModelSettings(llm="openai/stories", base_url=url)
     options = {"max_tokens": 30}
     settings = ExplainSettings(explainer, f"live-{explainer}", "0-3", options, model)
-    done = asyncio.run(explain(small_workspace, "tiny", [site], settings))
+    done = asyncio.run(explain(here, "tiny", [site], settings))
     assert set(done.failures) <= {"cut-off", "empty-reply", "repeats-prompt"}
