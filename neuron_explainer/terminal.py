@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from neuron_explainer.compare.blocks import Block
 from neuron_explainer.records import Effects, Explanation, NeuronRecord, Record, Statistics
 from neuron_explainer.runner import Advance
 from neuron_explainer.score.checks import MetricCheck
 from neuron_explainer.tokens import quoted, readable
+
+if TYPE_CHECKING:
+    from neuron_explainer.compare.blocks import Block
 
 _LOW, _HIGH = (255, 244, 224), (217, 72, 15)  # pale to strong orange: told apart in grey too
 
@@ -121,7 +124,7 @@ def _tables(
     return Group(*parts)
 
 
-def comparison_tables(parts: Sequence[Block]) -> RenderableType:
+def comparison_tables(parts: Sequence["Block"]) -> RenderableType:
     """The short columns of a comparison's tables."""
     shown: list[RenderableType] = []
     for part in parts:

@@ -96,6 +96,7 @@ def compare(
         _show_plan_of_spread(spread, as_json)
         return
     how = Resampling(seed, resamples)
+    here = None if csv is not None and (plan or to) else workspace.find(folder)
     if csv is not None:
         roles = Roles(names or (), _selected(selected), null, lookup, metric)
         found, pairs = stage.compare_csv(csv, roles, how, all_pairs)
@@ -105,7 +106,7 @@ def compare(
         if len(names or ()) < 2:
             raise ConfigError("compare needs two runs or more, or --csv FILE")
         choice = Choice(split, simulator, metric, lookup, allow)
-        here = workspace.find(folder)
+        assert here is not None
         found, pairs = stage.compare_runs(here, names or (), choice, how, all_pairs)
     if plan:
         _show_plans(found, as_json)

@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 # With five layers no pattern of signs has a two-sided p-value below 5 %.
 MINIMUM_CLUSTERS = 6
-_EXACT_UNITS = 13  # 2^13 patterns of signs are all looked at
+_EXACT_UNITS = 15  # 2^15 patterns of signs are all looked at
 _LEVEL_RESAMPLES = 2000
 _BLOCK = 1 << 18  # signs at a time
 _ROUNDING = 1e-12  # sums that differ by less are tied
@@ -114,7 +114,7 @@ def bootstrapped_mean(values: Floats, clusters: Ints | None, how: Resampling) ->
 def sign_flip_p_value(units: Floats, how: Resampling) -> float | None:
     """Two-sided p-value of a sum of `units` (units,) that is 0 when either sign is as likely.
 
-    Exact for up to 13 units; else (b + 1) / (m + 1) with b of m random patterns of signs at least
+    Exact for up to 15 units; else (b + 1) / (m + 1) with b of m random patterns of signs at least
     as extreme, which is never 0 (Phipson & Smyth 2010). None without units.
     """
     if not len(units):
@@ -158,7 +158,7 @@ def contrast(
         clusters=None if clusters is None else len(units),
         difference=bootstrapped_mean(difference, clusters, how),
         p_value=sign_flip_p_value(units[:, 0], how),
-        effect_size=mean / spread if spread else None,
+        effect_size=mean / spread if spread and spread > _ROUNDING * abs(mean) else None,
         better=float(np.mean(difference > 0)),
         worse=float(np.mean(difference < 0)),
         tied=float(np.mean(difference == 0)),

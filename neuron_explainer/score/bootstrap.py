@@ -95,12 +95,12 @@ def _bca_tails(drawn: Floats, estimate: float, left_out: Floats, tail: float) ->
     """Which quantiles of the resamples are the ends: Efron & Tibshirani 1993, section 14.3."""
     ends = np.array([-tail, tail])
     below = (np.sum(drawn < estimate) + np.sum(drawn <= estimate)) / (2 * len(drawn))
-    bias = special.ndtri(below)
     influence = left_out.mean() - left_out
-    spread = float(np.sum(influence**2))
-    skewness = float(np.sum(influence**3)) / spread**1.5 / 6 if spread > 0 else np.nan
-    shifted = bias + ends
-    tails = special.ndtr(bias + shifted / (1 - skewness * shifted))
+    with np.errstate(all="ignore"):
+        bias = special.ndtri(below)
+        skewness = np.sum(influence**3) / np.sum(influence**2) ** 1.5 / 6
+        shifted = bias + ends
+        tails = special.ndtr(bias + shifted / (1 - skewness * shifted))
     if np.isfinite(tails).all():
         return np.asarray(tails, np.float64)
     return np.asarray(special.ndtr(ends), np.float64)  # no bias or skewness to be had

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from commands import Command, files, in_process
 
@@ -232,6 +234,53 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
     assert said in done.err
     assert done.err.count("\n") == 1
     assert files(two_runs.root) == before
+
+
+def _verdicts(run: Run, label: str, config: dict[str, Any], mean: float) -> None:
+    """Scores as of a simulator that judges sequences; every fourth neuron is undefined."""
+    folder = run.simulations(label)
+    folder.open({**config, "splits": ["valid"]})
+    folder.update({"predicts": "sequences"})
+    for site in run.sites():
+        for shard, _ in run.folder.shards(f"{site}/explanations"):
+            neurons = np.arange(shard.start, shard.stop, dtype=np.int32)
+            undefined = neurons % 4 == 0
+            values = mean + 0.1 * np.sin(neurons)
+            for_each = {
+                "balanced_accuracy_top_and_random": pa.array(values, mask=undefined),
+                "balanced_accuracy_top_and_random_undefined": pa.array(
+                    ["truth is constant" if missing else None for missing in undefined]
+                ),
+            }
+            table = pa.table({"neuron": pa.array(neurons), **for_each})
+            folder.write({f"{site}/{shard.file('scores')}": table})
+
+
+def test_simulators_that_judge_sequences_are_compared_by_their_own_metric(
+    own: Workspace, report: Report
+) -> None:
+    for name, mean in ((RUN, 0.6), (SMALLER, 0.7)):
+        _verdicts(Run(own, name), "detection", {"simulator": "detection"}, mean)
+        shuffled = {"simulator": "detection", "shuffled": True}
+        _verdicts(Run(own, name), "detection-shuffled", shuffled, 0.5)
+    found = report(own, RUN, SMALLER, "--simulator", "detection")
+    assert (found["metric"], found["chance"]) == ("balanced_accuracy_top_and_random", 0.5)
+    (pair,) = found["pairs"]
+    assert pair["contrast"]["difference"]["value"] == pytest.approx(0.1)
+    assert pair["undefined_as_chance"]["difference"]["value"] == pytest.approx(0.075)
+    lines = {line["name"]: line for line in found["lines"]}
+    assert f"shuffled, {SMALLER}" in lines
+    assert lines[RUN]["undefined"] == {"truth is constant": lines[RUN]["neurons"] // 4}
+    assert any("predicts tokens" in note for note in found["notes"])
+    assert found["reliability"] == []
+
+
+def test_which_simulator_is_asked_when_runs_share_several(own: Workspace, command: Command) -> None:
+    for name in (RUN, SMALLER):
+        _verdicts(Run(own, name), "detection", {"simulator": "detection"}, 0.6)
+    done = command("compare", RUN, SMALLER, "--workspace", own.root)
+    assert done.code == 2
+    assert "--simulator takes one of detection, token-lookup" in done.err
 
 
 def test_a_plan_needs_only_a_spread(command: Command) -> None:

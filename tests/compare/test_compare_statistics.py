@@ -111,6 +111,16 @@ def test_intervals_cover_the_truth_as_often_as_they_say(shape: str) -> None:
     assert 0.93 <= covered / TRIALS <= 0.97
 
 
+def test_differences_that_are_equal_but_for_rounding_have_a_narrow_interval() -> None:
+    b = np.sin(np.arange(200.0))
+    found = contrast(b + 0.1, b, None, FAST)
+    assert found is not None
+    assert found.difference.interval is not None
+    ends = [found.difference.interval.low, found.difference.interval.high]
+    assert ends == pytest.approx([0.1, 0.1])
+    assert found.effect_size is None
+
+
 def test_neurons_of_one_layer_are_not_taken_for_independent() -> None:
     rng = np.random.default_rng(8)
     layers = np.repeat(np.arange(12), 50)
@@ -163,11 +173,17 @@ def test_many_neurons_have_the_p_value_of_scipy_within_chance() -> None:
     assert ours == pytest.approx(theirs.pvalue, abs=0.01)
 
 
+# Darwin's fifteen pairs of maize, eighths of an inch: Fisher 1935, The design of experiments
+MAIZE = np.array([49.0, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
+
+
+def test_fishers_own_example_has_his_p_value() -> None:
+    assert sign_flip_p_value(MAIZE, FAST) == 2 * 863 / 2**15
+
+
 def test_on_ranks_the_sign_flips_are_wilcoxons_test() -> None:
-    # Wilcoxon's own example of 1945: signed differences of eight pairs, none tied
-    difference = np.array([6.0, 8, 14, 16, 23, -24, 28, -29])
-    ranks = np.sign(difference) * stats.rankdata(np.abs(difference))
-    exact = stats.wilcoxon(difference, method="exact").pvalue
+    ranks = np.sign(MAIZE) * stats.rankdata(np.abs(MAIZE))
+    exact = stats.wilcoxon(MAIZE, method="exact").pvalue
     assert sign_flip_p_value(ranks, FAST) == pytest.approx(exact, abs=1e-12)
 
 
