@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "score.bootstrap",
             "subjects.tokenizer",
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
-            *("subjects.loading", "subjects.structure"),
+            *("subjects.loading", "subjects.structure", "subjects.interventions"),
             "subjects.sparse_formats",
             "simulate.asking",
         ),
@@ -103,6 +103,7 @@ FREE = (
     ("subjects.places", "subjects.weights"),
     ("subjects.hooks", "subjects.places"),
     ("subjects.structure", "subjects.*"),
+    ("subjects.interventions", "subjects.sparse_formats"),
     ("compare.*", "compare.*"),  # one report, in several files
     ("score.summary", "score.stage"),
     ("commands.explaining", "commands.selecting"),  # explain --best-of ends in a selection

@@ -1,6 +1,6 @@
 """Reading and replacing what passes a place in a model, through PyTorch's forward hooks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -61,7 +61,8 @@ def _visited(whole: Tensor, place: Place, visit: Visit, shape: Shape) -> Tensor 
 def _expert(place: Place, expert: int, visit: Visit, shape: Shape) -> Any:
     """Fused experts never hold one expert's activations, so they are computed here.
 
-    Tokens that are not sent to the expert have activation 0, whatever `visit` makes of them.
+    Tokens that are not sent to the expert have activation 0, whatever `visit` makes of them. What
+    is put in its place is seen in the experts' output, not by another visit to the same expert.
     """
 
     def hook(experts: Any, arguments: tuple[Tensor, Tensor, Tensor], output: Tensor) -> Any:
@@ -85,12 +86,12 @@ def _expert(place: Place, expert: int, visit: Visit, shape: Shape) -> Any:
 
 
 def visited(
-    model: Any, places: Mapping[str, Place], visits: Mapping[str, Visit], shape: Shape
+    model: Any, places: Mapping[str, Place], visits: Sequence[tuple[str, Visit]], shape: Shape
 ) -> Callable[[], None]:
     """Attach `visits` by site; what is returned takes them off again."""
     handles = [
         attach(model.get_submodule(places[site].module), places[site], visit, shape)
-        for site, visit in visits.items()
+        for site, visit in visits
     ]
 
     def remove() -> None:
@@ -123,7 +124,7 @@ def read(
         return visit
 
     shape = (tokens.shape[0], tokens.shape[1])
-    remove = visited(model, places, {site: reading(site) for site in observers}, lambda: shape)
+    remove = visited(model, places, [(site, reading(site)) for site in observers], lambda: shape)
     try:
         with suppress(Stop):
             forward(tokens)

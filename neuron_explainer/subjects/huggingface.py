@@ -1,6 +1,7 @@
 """Any Hugging Face causal language model, read through forward hooks on its own modules."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,8 @@ from torch.nn.functional import linear
 
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects.base import Observer
-from neuron_explainer.subjects.hooks import read
+from neuron_explainer.subjects.hooks import Visit, read, visited
+from neuron_explainer.subjects.interventions import Intervention
 from neuron_explainer.subjects.loading import load_model
 from neuron_explainer.subjects.places import Place, decoder_of, named_by_hand
 from neuron_explainer.subjects.structure import find
@@ -102,6 +104,34 @@ class HuggingFaceSubject:
         read(self._model, self._run, self._places, observers, tokens.to(self._device))
 
     @torch.inference_mode()
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Tokens (batch, time), padded on the right → the model's own logits, soft cap and all.
+
+        (batch, time, vocabulary).
+        """
+        self._shape = (tokens.shape[0], tokens.shape[1])
+        logits: Tensor = self._model(tokens.to(self._device), use_cache=False).logits
+        return logits
+
+    @contextmanager
+    def intervene(self, interventions: Mapping[str, Intervention]) -> Iterator[None]:
+        """Replace the activations of sites in what runs inside. Raises SubjectError."""
+        for site in interventions:
+            if site not in self._places:
+                raise SubjectError(f"there is no site '{site}' to intervene at")
+        visits = [
+            visit
+            for site in self._places  # in the order of computation: each sees what came before
+            if site in interventions
+            for visit in self._replacing(site, interventions[site])
+        ]
+        remove = visited(self._model, self._places, visits, lambda: self._shape)
+        try:
+            yield
+        finally:
+            remove()
+
+    @torch.inference_mode()
     def writes(self, site: str, neurons: slice) -> Tensor | None:
         """Rows of the output projection (neurons, width), or of the identity at residual sites.
 
@@ -137,6 +167,25 @@ class HuggingFaceSubject:
     def _device(self) -> torch.device:
         device: torch.device = self._model.get_input_embeddings().weight.device
         return device
+
+    def _replacing(self, site: str, change: Intervention) -> list[tuple[str, Visit]]:
+        """Where a site is replaced: the stream between attention and MLP in what attention adds.
+
+        At its own place only the MLP would see it, and the stream would go on as it was.
+        """
+        block, _, hook = site.rpartition(".")
+        stream = [f"{block}.hook_resid_pre", f"{block}.hook_attn_out"]
+        if hook != "hook_resid_mid" or not all(name in self._places for name in stream):
+            return [(site, change)]
+        before: list[Tensor] = []
+
+        def keep(activations: Tensor) -> None:
+            before[:] = [activations.clone()]
+
+        def add(attention: Tensor) -> Tensor:
+            return change(before[0] + attention) - before[0]
+
+        return [(stream[0], keep), (stream[1], add)]
 
     def _run(self, tokens: Tensor) -> object:
         return self._decoder.module(tokens, use_cache=False)

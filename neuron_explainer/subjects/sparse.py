@@ -1,12 +1,14 @@
 """A sparse autoencoder over a subject is again a subject: its latents are neurons of a new site."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects.base import Observer, ResidualWriter, Subject, Tokenizer
+from neuron_explainer.subjects.interventions import Intervenable, Intervention, splice
 from neuron_explainer.subjects.sparse_formats import OpenAIAutoencoder
 
 
@@ -63,6 +65,25 @@ class SparseSubject:
                 observer = _encoding(self._autoencoders[site], observer)  # noqa: PLW2901
             below.setdefault(site.partition("/")[0], []).append(observer)
         self._subject.observe(tokens, {site: _each(chain) for site, chain in below.items()})
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """As the underlying subject has them (batch, time, vocabulary)."""
+        assert isinstance(self._subject, Intervenable)
+        return self._subject.logits(tokens)
+
+    @contextmanager
+    def intervene(self, interventions: Mapping[str, Intervention]) -> Iterator[None]:
+        """Replace activations; on an autoencoder's site latents, the error kept."""
+        assert isinstance(self._subject, Intervenable)
+        with ExitStack() as stack:
+            for site, change in interventions.items():
+                if site in self._autoencoders:
+                    spliced = splice(self._autoencoders[site], change)
+                    below = {site.rpartition("/")[0]: spliced}
+                else:
+                    below = {site: change}
+                stack.enter_context(self._subject.intervene(below))
+            yield
 
     def writes(self, site: str, neurons: slice) -> Tensor | None:
         """A latent's decoder row (neurons, width), taken on by what the site below writes.
