@@ -13,6 +13,7 @@ from neuron_explainer.commands import (
     comparing,
     explaining,
     formats,
+    inspecting,
     publishing,
     scoring,
     selecting,
@@ -42,7 +43,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 
 for command in (
-    *(collecting.run, collecting.collect),
+    *(inspecting.inspect, collecting.run, collecting.collect),
     *(explaining.explain, explaining.simulate, selecting.select),
     *(scoring.score, comparing.compare, scoring.show, publishing.publish),
 ):

@@ -83,6 +83,7 @@ class CollectSettings:
     memory_mb: Annotated[int, 16] = 1024  # for token tables and quantiles
     batch: Annotated[int, 1] = 32  # excerpts
     seed: int = 0
+    sign: Literal["positive", "negative"] = "positive"  # negative: activations are negated
 
 
 @dataclass(frozen=True, slots=True)

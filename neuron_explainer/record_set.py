@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuron_explainer.errors import DataError, SubjectError
 from neuron_explainer.records import (
+    NEGATIVE,
     BoolArray,
     Effects,
     NeuronId,
@@ -119,9 +120,12 @@ class RecordSet:
     @cached_property
     def folder(self) -> Folder:
         """The folder with this site's shards."""
-        layer = self.site.split(".")[1]
-        of_layer = self.site == f"blocks.{layer}.mlp.hook_post"
-        where = f"--layer {layer}" if of_layer else f"--site {self.site}"
+        site, sign = self.site.removesuffix(NEGATIVE), ""
+        if site != self.site:
+            sign = " --sign negative"
+        layer = site.split(".")[1]
+        of_layer = site == f"blocks.{layer}.mlp.hook_post"
+        where = (f"--layer {layer}" if of_layer else f"--site {site}") + sign
         command = f"neuron-explainer collect --subject {self.subject} {where}"
         return Folder(self.data / self.subject / self.site, command)
 

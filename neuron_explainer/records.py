@@ -2,7 +2,8 @@
 
 subject     the model being explained
 site        a place in it, by TransformerLens hook name (`blocks.6.mlp.hook_post`), or that name
-            and an SAE (`blocks.6.hook_resid_post/res-jb`)
+            and an SAE (`blocks.6.hook_resid_post/res-jb`), or that name and `.negative`, for the
+            site's activations negated
 neuron      one unit of a site: an MLP neuron, a residual direction, an SAE latent
 token       arbitrary bytes: a token need not be valid UTF-8
 record      a token sequence with one neuron's activations
@@ -30,6 +31,7 @@ BoolArray = NDArray[np.bool_]
 Kind = Literal["top", "random", "quantile"]
 Split = Literal["train", "calibration", "valid", "test"]
 Effects = tuple[tuple[bytes, float], ...]  # tokens, each with what a neuron adds to its logit
+NEGATIVE = ".negative"  # ends the name of a site whose activations are negated
 SPLITS: tuple[Split, ...] = ("train", "calibration", "valid", "test")
 
 _SHORT = re.compile(r"^([^/]+(?:/[^/]+)?)/(\d+)/(\d+)$")

@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("explain.max_act_logits",),
         *("explain.lookup", "explain.n_gram", "simulate.lookup", "simulate.nulls"),
         *("score.correlation", "score.variance", "score.calibration", "score.statistics"),
-        *("score.panel", "subjects.huggingface", "subjects.sparse", "llm.*"),
+        *("score.panel", "subjects.huggingface", "subjects.sparse", "subjects.negative", "llm.*"),
         *("score.classification", "score.sequences", "score.population", "score.degraded"),
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),

@@ -74,6 +74,8 @@ def collect(
     chosen = site_choice.choose(
         subject.sites(), settings.layers, _with_latents(settings, subject_settings)
     )
+    if settings.sign == "negative":
+        subject, chosen = _negated(subject, chosen)
     name = check_name(subject_settings.folder_name)
     with locked(data / name):
         corpus = _corpus(data / name / "corpus", source, subject, settings, progress)
@@ -94,6 +96,14 @@ def collect(
             _write(folders, collectors, effects, corpus, settings, progress)
     notices = (*_known_only_by_inspection(subject), *_notices(layouts, settings))
     return Collected(name, corpus, widths, skipped, notices, layouts)
+
+
+def _negated(subject: Subject, chosen: list[str]) -> tuple[Subject, list[str]]:
+    from neuron_explainer.subjects.negative import NegativeSubject, negative_site
+
+    if latents := [site for site in chosen if "/" in site]:
+        raise SubjectError(f"{latents[0]} has no negative side: latents are never below 0")
+    return NegativeSubject(subject), [negative_site(site) for site in chosen]
 
 
 def _with_latents(settings: CollectSettings, subject: SubjectSettings) -> list[str]:
@@ -165,6 +175,8 @@ def _config(subject: SubjectSettings, settings: CollectSettings, corpus: Corpus)
     about = asdict(settings)
     for key in ("corpus", "layers", "sites", "split_on", "text_field", "batch", "memory_mb"):
         del about[key]
+    if settings.sign == "positive":
+        del about["sign"]
     model: dict[str, Any] = {"dtype": subject.dtype, "weights": _fingerprint(subject.model)}
     if subject.by_hand:
         model["by_hand"] = list(subject.by_hand)

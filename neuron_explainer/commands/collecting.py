@@ -54,6 +54,7 @@ def collect(
     top: option.TopOption = 20,
     random: option.RandomOption = 20,
     per_band: option.PerBand = 4,
+    sign: option.SignOption = "positive",
     activations: option.StoredAs = "float16",
     whole_table: option.WholeTable = False,
     context_table: option.ContextTable = False,

@@ -140,12 +140,22 @@ MemoryOption = Annotated[
     int, typer.Option("--memory", metavar="MB", help="For token tables and quantiles.", min=16)
 ]
 BatchOption = Annotated[int, typer.Option(metavar="N", help="Excerpts a forward pass.", min=1)]
+InspectedSubject = Annotated[
+    str, typer.Argument(metavar="SUBJECT", help="A folder or hub id of a causal LM.")
+]
+CheckCorpus = Annotated[
+    str | None,
+    typer.Option("--corpus", metavar="FILE", help="Text to try the autoencoder on."),
+]
 DeviceOption = Annotated[
     str, typer.Option(metavar="NAME", help="cpu, cuda, or auto: all there are, by accelerate.")
 ]
 TypeOption = Annotated[
     str,
     typer.Option("--dtype", metavar="TYPE", help="Weights as float32, float16 or bfloat16."),
+]
+SignOption = Annotated[
+    str, typer.Option(metavar="SIGN", help="positive, or negative: activations are negated.")
 ]
 ModuleOption = Annotated[
     list[str] | None,

@@ -46,6 +46,10 @@ class SparseSubject:
         """The longest sequence that the underlying model takes, in tokens."""
         return self._subject.context
 
+    def autoencoder(self, site: str) -> OpenAIAutoencoder:
+        """The one whose latents are the site's neurons."""
+        return self._autoencoders[site]
+
     @property
     def note(self) -> str | None:
         """What the user should know about the underlying model."""
