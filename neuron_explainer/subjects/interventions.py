@@ -70,12 +70,12 @@ def splice(
     """
 
     def replace(activations: Tensor) -> Tensor:
-        norm = autoencoder.norm(activations)
-        latents = autoencoder.encode(activations)
+        own = activations.to(autoencoder.decoder_weight.device)
+        norm, latents = autoencoder.norm(own), autoencoder.encode(own)
         changed = latents if change is None else change(latents)
         spliced = autoencoder.decode(changed, norm)
         if keep_error:
-            spliced = spliced + (activations - autoencoder.decode(latents, norm))
+            spliced = spliced + (own - autoencoder.decode(latents, norm))
         return spliced.to(activations)
 
     return replace

@@ -51,6 +51,11 @@ def load_model(source: str, device: str, dtype: str) -> tuple[Any, Any]:
         )
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # without files, an empty one is made
         raise SubjectError(f"{source} has no tokenizer: put its tokenizer.json there")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise SubjectError(
+            f"{source} does not fit the devices that there are: choose --dtype bfloat16 or a "
+            "smaller model"
+        )
     return model if spread else _moved(model, device), tokenizer
 
 

@@ -109,7 +109,8 @@ class SparseSubject:
 
 
 def _encoding(autoencoder: OpenAIAutoencoder, observer: Observer) -> Observer:
-    return lambda activations: observer(autoencoder.encode(activations))
+    device = autoencoder.decoder_weight.device
+    return lambda activations: observer(autoencoder.encode(activations.to(device)))
 
 
 def _each(observers: list[Observer]) -> Observer:

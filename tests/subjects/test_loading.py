@@ -114,3 +114,22 @@ def test_weights_are_held_in_the_type_asked_for(folder: Path, dtype: str) -> Non
     assert rows is not None
     assert rows.dtype == torch.float32
     assert subject.unembed(rows).dtype == torch.float32
+
+
+def test_weights_that_found_no_device_are_not_left_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What accelerate cannot place it leaves on the meta device, without values."""
+    import transformers
+
+    classes: Any = transformers.AutoModelForCausalLM
+    loaded = classes.from_pretrained
+
+    def leaving(*arguments: Any, **options: Any) -> Any:
+        model, info = loaded(*arguments, **options)
+        model.transformer.h[3].to("meta")
+        return model, info
+
+    monkeypatch.setattr(classes, "from_pretrained", leaving)
+    with pytest.raises(SubjectError, match="does not fit the devices that there are"):
+        HuggingFaceSubject.load(str(folder))
