@@ -24,11 +24,11 @@ from rich.text import Text
 
 from neuron_explainer.records import Effects, Explanation, NeuronRecord, Record, Statistics
 from neuron_explainer.runner import Advance
-from neuron_explainer.score.checks import MetricCheck
 from neuron_explainer.tokens import quoted, readable
 
 if TYPE_CHECKING:
     from neuron_explainer.compare.blocks import Block
+    from neuron_explainer.score.checks import MetricCheck
 
 _LOW, _HIGH = (255, 244, 224), (217, 72, 15)  # pale to strong orange: told apart in grey too
 
@@ -96,7 +96,7 @@ def verdict_tables(rows: Sequence[Mapping[str, object]]) -> RenderableType:
     return _tables(rows, _VERDICT_COLUMNS)
 
 
-def check_table(checks: Sequence[MetricCheck]) -> RenderableType:
+def check_table(checks: "Sequence[MetricCheck]") -> RenderableType:
     """How often each metric notices that concepts are missing, and that wrong ones were added."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False)
     for place, heading in enumerate(("", "neurons", "half missing", "as much added", "both")):
