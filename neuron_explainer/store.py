@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from neuron_explainer import __version__
 from neuron_explainer.errors import DataError, RunLocked, RunMismatch, WorkspaceError
-from neuron_explainer.parquet import serialise
+from neuron_explainer.parquet import deserialise, serialise
 
 SCHEMA_VERSION = 1
 SHARD_SIZE = 512  # neurons
@@ -270,7 +270,7 @@ class Folder:
             raise self._damaged(path, "it is missing") from error
         if hashlib.sha256(content).hexdigest() != listed["sha256"]:
             raise self._damaged(path, "it was changed or cut short")
-        return pq.read_table(pa.BufferReader(content), columns=columns)
+        return deserialise(content, columns)
 
     def shards(self, name: str) -> list[tuple[Shard, str]]:
         """The finished shards of table `name`, in order of neurons."""

@@ -634,3 +634,23 @@ def test_a_folder_made_for_a_stage_that_cannot_run_goes_again(tmp_path: Path) ->
     with pytest.raises(SubjectError):
         refuse(results=False)  # it was there before
     assert Folder(place).has(FILE)
+
+
+_COUNT_THREADS = """
+import os, sys
+from pathlib import Path
+from neuron_explainer.store import Folder
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+folder = Folder(Path(sys.argv[1]))
+before = threads()
+folder.read("records-00000-00007.parquet", ["neuron"])
+print(threads() - before)
+"""
+
+
+def test_a_shard_is_read_without_threads_that_could_outlive_the_interpreter(folder: Folder) -> None:
+    run = [sys.executable, "-c", _COUNT_THREADS, str(folder.path)]
+    assert subprocess.run(run, capture_output=True, check=True, text=True).stdout == "0\n"
