@@ -71,9 +71,7 @@ def collect(
     source = CorpusSource(Path(settings.corpus), settings.split_on, settings.text_field)
     source.files()  # a missing corpus is found before the model is loaded
     subject = subject or load_subject(subject_settings)
-    chosen = site_choice.choose(
-        subject.sites(), settings.layers, _with_latents(settings, subject_settings)
-    )
+    chosen = _chosen(subject, settings, subject_settings)
     if settings.sign == "negative":
         subject, chosen = _negated(subject, chosen)
     name = check_name(subject_settings.folder_name)
@@ -96,6 +94,17 @@ def collect(
             _write(folders, collectors, effects, corpus, settings, progress)
     notices = (*_known_only_by_inspection(subject), *_notices(layouts, settings))
     return Collected(name, corpus, widths, skipped, notices, layouts)
+
+
+def _chosen(
+    subject: Subject, settings: CollectSettings, subject_settings: SubjectSettings
+) -> list[str]:
+    named = _with_latents(settings, subject_settings)
+    try:
+        return site_choice.choose(subject.sites(), settings.layers, named)
+    except SubjectError as error:
+        notes = _known_only_by_inspection(subject)
+        raise SubjectError("; ".join([str(error), *notes])) from error
 
 
 def _negated(subject: Subject, chosen: list[str]) -> tuple[Subject, list[str]]:

@@ -91,7 +91,7 @@ _OPT = Layout(
     Mlp("fc2", "fc1", "fc2"),
     Adding("final_layer_norm"),
     final_norm="final_layer_norm",
-    requires=(("do_layer_norm_before", True),),
+    requires=(("do_layer_norm_before", True), ("_remove_final_layer_norm", False)),
 )
 _FALCON = Layout(
     Attention("self_attention", "self_attention.dense"),
@@ -120,5 +120,8 @@ OTHER_MLP = (
     Mlp("mlp", "mlp.up_proj", "mlp.down_proj"),
     Mlp("feed_forward", "feed_forward.w1", "feed_forward.w2", up="feed_forward.w3"),
 )
-OTHER_ADDING = (Adding("mlp", "post_attention_layernorm", "post_feedforward_layernorm"),)
-OTHER_FINAL_NORMS = ("norm_f",)
+OTHER_ADDING = (
+    Adding("mlp", "post_attention_layernorm", "post_feedforward_layernorm"),
+    Adding("feedforward_layernorm"),
+)
+OTHER_FINAL_NORMS = ("norm_f", "layer_norm")

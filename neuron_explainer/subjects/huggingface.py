@@ -77,7 +77,7 @@ class HuggingFaceSubject:
     @property
     def heads(self) -> int:
         """How many attention heads a block has: each has its equal part of `attn.hook_z`."""
-        return int(self._config.num_attention_heads)
+        return int(getattr(self._config, "num_attention_heads", None) or 0)
 
     @property
     def dtype(self) -> torch.dtype:

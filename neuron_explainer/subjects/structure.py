@@ -62,14 +62,14 @@ def find(model: Any, decoder: Decoder) -> Found:
         return Found(places, decoder.within(layout.final_norm))
     blocks = _blocks(decoder, kind)
     _check_causal(decoder)
-    final = next((name for name in _FINAL_NORMS if hasattr(decoder.module, name)), "")
+    final = next((name for name in _FINAL_NORMS if getattr(decoder.module, name, None)), "")
     for layout in _candidates(decoder, blocks, final):
         places = places_of(decoder, layout)
         if _adds_up(model, decoder, places):
             ends = final and _ends_in(model, decoder, places, layout)
             note = f"the architecture '{kind}' is not known; its sites were found and checked"
             return Found(places, decoder.within(final) if ends else None, note)
-    return _without_sums(decoder, blocks)
+    return _without_sums(model, decoder, blocks)
 
 
 def _blocks(decoder: Decoder, kind: str) -> str:
@@ -84,35 +84,41 @@ def _blocks(decoder: Decoder, kind: str) -> str:
 
 
 def _candidates(decoder: Decoder, blocks: str, final: str) -> Iterator[Layout]:
-    block = decoder.module.get_submodule(blocks)[0]
-    parts = {name for name, _ in block.named_modules()}
-    for attention, mlp, adding in product(_ATTENTIONS, _mlps(block, decoder), _ADDINGS):
+    stack = decoder.module.get_submodule(blocks)
+    parts = set.intersection(*({name for name, _ in block.named_modules()} for block in stack))
+    for attention, mlp, adding in product(_ATTENTIONS, _mlps(stack, decoder), _ADDINGS):
         names = (attention.module, attention.projection)
         norms = (adding.middle, adding.after_attention, adding.after_mlp)
         if {*names, *filter(None, norms)} <= parts:
             yield Layout(attention, mlp, adding, blocks, final)
 
 
-def _mlps(block: nn.Module, decoder: Decoder) -> list[Mlp]:
-    """Those whose projections are there and lead from the stream to neurons and back."""
+def _mlps(stack: Any, decoder: Decoder) -> list[Mlp]:
+    """Those that every block has: blocks may be of several kinds."""
+    return [mlp for mlp in _MLPS if all(_fits(mlp, block, decoder.width) for block in stack)]
+
+
+def _fits(mlp: Mlp, block: nn.Module, width: int) -> bool:
+    """Whether its projections are there and lead from the stream to neurons and back."""
     modules = dict(block.named_modules())
-    fitting = []
-    for mlp in _MLPS:
-        needed = [mlp.module, mlp.entry, mlp.down, *([mlp.up] if mlp.up else [])]
-        if mlp.experts is not None or not set(needed) <= modules.keys():
-            continue
-        if not all(hasattr(modules[name], "weight") for name in needed[1:]):
-            continue
-        shapes = [tuple(oriented(modules[name]).shape) for name in needed[1:]]
-        neurons = shapes[1][0]
-        entry = (decoder.width, neurons * (2 if mlp.halves else 1))
-        if shapes[:2] == [entry, (neurons, decoder.width)] and shapes[2:] in ([], [entry]):
-            fitting.append(mlp)
-    return fitting
+    needed = [mlp.module, mlp.entry, mlp.down, *([mlp.up] if mlp.up else [])]
+    if mlp.experts is not None or not set(needed) <= modules.keys():
+        return False
+    if not all(hasattr(modules[name], "weight") for name in needed[1:]):
+        return False
+    shapes = [tuple(oriented(modules[name]).shape) for name in needed[1:]]
+    neurons = shapes[1][0]
+    entry = (width, neurons * (2 if mlp.halves else 1))
+    return shapes[:2] == [entry, (neurons, width)] and shapes[2:] in ([], [entry])
+
+
+def _embedding(model: Any) -> Tensor:
+    weight: Tensor = model.get_input_embeddings().weight
+    return weight
 
 
 def _tokens(model: Any) -> Tensor:
-    embedding = model.get_input_embeddings().weight
+    embedding = _embedding(model)
     size = min(embedding.shape[0], 1000)
     tokens = torch.arange(_TOKENS, device=embedding.device)[None]
     return torch.as_tensor(tokens * 7 % size)
@@ -181,8 +187,7 @@ def _ends_in(model: Any, decoder: Decoder, places: Mapping[str, Place], layout: 
     last = f"blocks.{decoder.config.num_hidden_layers - 1}.hook_resid_post"
     stream = _seen(model, decoder, {last: places[last]})[last]
     norm = decoder.module.get_submodule(layout.final_norm)
-    weight = next(norm.parameters())
-    normed = norm(stream.to(weight)).double().cpu()
+    normed = norm(stream.to(_embedding(model))).double().cpu()
     ended = _run(decoder, _tokens(model)).double().cpu()
     return _close(normed, ended, _rounding(model, _TOLERANCE))
 
@@ -192,39 +197,59 @@ def _check_causal(decoder: Decoder) -> None:
     tokens = torch.arange(_TOKENS)[None].to(next(decoder.module.parameters()).device)
     other = tokens.clone()
     other[0, -1] = 0
-    before, after = (_run(decoder, ids)[:, :-1].double() for ids in (tokens, other))
+    try:
+        before, after = (_run(decoder, ids)[:, :-1].double() for ids in (tokens, other))
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SubjectError(
+            f"the architecture '{decoder.config.model_type}' is not known, and a trial run of it "
+            f"failed: {reason}"
+        ) from error
     if not _close(before, after, _rounding(decoder.module, _NOISE)):
         raise SubjectError(
             f"the architecture '{decoder.config.model_type}' is not causal: its tokens look ahead"
         )
 
 
-def _without_sums(decoder: Decoder, blocks: str) -> Found:
+def _without_sums(model: Any, decoder: Decoder, blocks: str) -> Found:
     """The stream between blocks, and MLP neurons where they are found."""
-    kind = decoder.config.model_type
+    kind, path = decoder.config.model_type, decoder.within(blocks)
     stack = decoder.module.get_submodule(blocks)
-    fitting = _mlps(stack[0], decoder)
-    parts = ", ".join(name for name, _ in stack[0].named_children())
-    path = decoder.within(blocks)
-    if not fitting:
-        return Found(
-            {},
-            None,
-            f"the architecture '{kind}' is not known, and no MLP was found in its "
-            f"{len(stack)} blocks at {path}, which hold {parts}; name sites by hand: "
-            f"--module 'blocks.*.mlp.hook_post={path}.*.MODULE:input'",
-        )
+    fitting = _mlps(stack, decoder)
     places: dict[str, Place] = {}
     for layer, block in enumerate(stack):
         where, site = f"{path}.{layer}", f"blocks.{layer}"
-        layout = Layout(_ATTENTIONS[0], fitting[0], Adding(), blocks)
         places[f"{site}.hook_resid_pre"] = Place(where, "input", decoder.width)
-        for hook, place in mlp_places(block, where, layout).items():
-            places[f"{site}.{hook}"] = replace(place, projection=None)
+        if fitting:
+            layout = Layout(_ATTENTIONS[0], fitting[0], Adding(), blocks)
+            for hook, place in mlp_places(block, where, layout).items():
+                places[f"{site}.{hook}"] = replace(place, projection=None)
         places[f"{site}.hook_resid_post"] = Place(where, "output", decoder.width)
+    if fitting:
+        note = (
+            f"the architecture '{kind}' is not known: its blocks at {path} and their MLPs were "
+            "found, but attention and MLP do not add up to the residual stream, so that other "
+            "sites and logit effects are left out; name further sites by --module"
+        )
+        return Found(places, None, note)
+    parts = ", ".join(name for name, _ in stack[0].named_children())
     note = (
-        f"the architecture '{kind}' is not known: its blocks at {path} and their MLPs were found, "
-        "but attention and MLP do not add up to the residual stream, so that other sites and "
-        "logit effects are left out; name further sites by --module"
+        f"the architecture '{kind}' is not known, and no MLP was found in its {len(stack)} blocks "
+        f"at {path}, which hold {parts}; name sites by hand: "
+        f"--module 'blocks.*.mlp.hook_post={path}.*.MODULE:input'"
     )
-    return Found(places, None, note)
+    return Found(places if _follow(model, decoder, places) else {}, None, note)
+
+
+def _follow(model: Any, decoder: Decoder, places: Mapping[str, Place]) -> bool:
+    """Whether each block takes what the one before it gives."""
+    try:
+        values = _seen(model, decoder, places)
+    except (SubjectError, RuntimeError):
+        return False
+    return all(
+        values[f"blocks.{layer}.hook_resid_post"].equal(
+            values[f"blocks.{layer + 1}.hook_resid_pre"]
+        )
+        for layer in range(decoder.config.num_hidden_layers - 1)
+    )

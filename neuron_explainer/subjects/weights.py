@@ -44,7 +44,7 @@ def gain_of(norm: nn.Module, width: int) -> NormGain:
     For an input whose mean is 0 and whose root mean square is 1 every norm gives gain · x + bias.
     """
     own = deepcopy(norm).double()
-    device = next(own.parameters()).device
+    device = next((weight.device for weight in own.parameters()), None)
     x = torch.ones(width, dtype=torch.float64, device=device)
     x[1::2] = -1
     if width % 2:

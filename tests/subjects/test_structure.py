@@ -11,6 +11,9 @@ from reference_forward import forward
 from test_architectures import close, observed
 from torch import Tensor
 
+from neuron_explainer.collect import sites
+from neuron_explainer.collect.stage import collect
+from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects import structure
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
@@ -51,6 +54,7 @@ def test_known_architectures_are_found_again_without_the_table(
         ("GPTNeoConfig", {**_OWN, "hidden_size": 16, "num_layers": 2, "num_heads": 4}
          | {"attention_types": [[["global", "local"], 1]]}),
         ("Starcoder2Config", tiny_models.LLAMA),
+        ("OlmoConfig", tiny_models.LLAMA),  # norms without parameters
     ],
 )  # fmt: skip
 def test_other_architectures_are_found_and_add_up(
@@ -121,21 +125,32 @@ class _Calling(torch.nn.Module):
         return torch.as_tensor(self._called[0](x))
 
 
-def test_a_model_without_an_mlp_says_what_it_has_and_how_to_name_it(tiny: Path) -> None:
-    model = _without_mlp_names()
+def test_a_model_without_an_mlp_says_what_it_has_and_how_to_name_it(
+    tiny: Path, tmp_path: Path
+) -> None:
+    subject = _subject(tiny, _without_mlp_names())
+    assert {site.split(".", 2)[2] for site in subject.sites()} == {
+        "hook_resid_pre",
+        "hook_resid_post",
+    }
+    (tmp_path / "text.txt").write_text("Anything.")
+    settings = CollectSettings(corpus=str(tmp_path / "text.txt"), layers="0")
     with pytest.raises(SubjectError) as raised:
-        _subject(tiny, model)
+        collect(tmp_path / "data", SubjectSettings(model="x"), settings, subject=subject)
     said = str(raised.value)
+    assert "there is no site 'blocks.0.mlp.hook_post'" in said
     assert "'mystery' is not known, and no MLP was found in its 2 blocks at transformer.h" in said
     assert "ln_1, attn, ln_2, mlp, mystery" in said
     assert "--module 'blocks.*.mlp.hook_post=transformer.h.*.MODULE:input'" in said
+    assert "\n" not in said
 
 
 def test_sites_named_by_hand_are_read_at_their_modules(tiny: Path) -> None:
     named = "blocks.*.mlp.hook_post=transformer.h.*.mystery.c_proj:input"
     one = "blocks.1.hook_odd=transformer.h.1.attn:output"
     subject = _subject(tiny, _without_mlp_names(), named, one)
-    assert subject.sites() == {
+    found = {site: width for site, width in subject.sites().items() if "resid" not in site}
+    assert found == {
         "blocks.0.mlp.hook_post": 40,
         "blocks.1.mlp.hook_post": 40,
         "blocks.1.hook_odd": 16,
@@ -173,3 +188,29 @@ def test_a_model_whose_tokens_look_ahead_is_refused(tiny: Path) -> None:
     config = transformers.BertConfig(**settings, intermediate_size=24, is_decoder=False)
     with pytest.raises(SubjectError, match="'bert' is not causal: its tokens look ahead"):
         _subject(tiny, transformers.BertLMHeadModel(config))
+
+
+def test_a_layer_of_experts_means_the_neurons_of_all_of_them(tiny: Path) -> None:
+    config, settings, _ = tiny_models.MODELS["mixtral"]
+    known = _subject(tiny, tiny_models.build(config, settings)).sites()
+    chosen = sites.choose(known, "1", ())
+    assert chosen == [f"blocks.1.mlp.experts.{expert}.hook_post" for expert in range(4)]
+    assert "mlp.experts.N.hook_post" in sites.describe(known)
+    assert "experts.3" not in sites.describe(known)
+
+
+def test_the_decoder_of_a_model_that_reads_images_is_a_subject(tiny: Path) -> None:
+    text = transformers.Gemma3TextConfig(**tiny_models.MODELS["gemma3"][1])
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+    config = transformers.Gemma3Config(
+        text_config=text.to_dict(), vision_config=vision, mm_tokens_per_image=4
+    )
+    torch.manual_seed(0)
+    subject = _subject(tiny, transformers.Gemma3ForConditionalGeneration(config).double())
+    assert (subject.architecture, subject.layers, subject.note) == ("gemma3_text", 2, None)
+    values = observed(subject, _TOKENS)
+    middle = values["blocks.1.hook_resid_pre"] + values["blocks.1.hook_attn_out"]
+    close(middle + values["blocks.1.hook_mlp_out"], values["blocks.1.hook_resid_post"])
+    assert subject.unembed(values["blocks.1.hook_resid_post"][0]).shape == (9, 2000)
+    assert subject.logits(_TOKENS).shape == (2, 9, 2000)
