@@ -35,6 +35,12 @@ _FREE = ("local/", "scripted/")  # no forecast goes before what costs nothing an
 # what explaining does not need to say anything about: these neurons have nothing to explain
 _EXPECTED_CAUSES = {"never-active"}
 
+_ADVICE = {
+    "context-overflow": "prompts are longer than the model reads: try --option few_shot=0, another "
+    "model, or shorter excerpts (collect --excerpt-tokens)",
+    "no-valid-number": "no number was likely where one was asked for: the model may be too weak",
+}
+
 
 def console(stderr: bool = False) -> "Console":
     """A terminal to write to; what goes to a file is not cut to a screen's width."""
@@ -265,6 +271,8 @@ def end(failures: Mapping[str, int]) -> None:
     """List failures by cause; exit 1 when there is one that is no property of the neuron."""
     for cause, count in failures.items():
         print(f"without result: {count:,} neurons, cause {cause}", file=sys.stderr)
+        if cause in _ADVICE:
+            print(_ADVICE[cause], file=sys.stderr)
     if failures.keys() & set(PASSING):
         print("ask them again: the same command with --retry-failures", file=sys.stderr)
     if failures.keys() - _EXPECTED_CAUSES:
