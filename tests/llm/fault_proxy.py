@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 
 Write = Callable[[bytes], None]
+Arrival = tuple[int, bytes]  # the client's life and the body
 
 FAULTS = (
     "429",
@@ -31,6 +32,7 @@ FAULTS = (
     "slow",
     "duplicate",
 )
+_HARMLESS = (None, "slow", "duplicate")  # the reply is whole
 
 
 @dataclass
@@ -44,9 +46,21 @@ class FaultProxy:
     asked: Counter[bytes] = field(default_factory=Counter)  # body → times
     answered: Counter[bytes] = field(default_factory=Counter)  # body → whole replies sent
     met: Counter[str] = field(default_factory=Counter)
+    tokens: list[int] = field(default_factory=list)  # of each reply of the server
+    life: int = 0  # of the client: one more whenever it is started again
+    latest: dict[bytes, tuple[int, str | None]] = field(default_factory=dict)  # life, fault
+    again: list[Arrival] = field(default_factory=list)  # what came again though no fault was met
+    connections: dict[asyncio.StreamWriter, bytes] = field(default_factory=dict)  # → last body
+    unsettled: set[Arrival] = field(default_factory=set)  # the last of each that has ended
     inside: int = 0
     most_inside: int = 0
     url: str = ""
+
+    async def left(self) -> None:
+        """Wait until all connections of a client that has ended are read to their ends."""
+        while self.connections:
+            await asyncio.sleep(0.002)
+        self.life += 1
 
     def draw(self, body: bytes) -> str | None:
         """The fault that this arrival meets."""
@@ -55,12 +69,14 @@ class FaultProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client."""
+        self.connections[writer] = b""
         try:
             while await self._exchange(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client has gone
         finally:
+            self.unsettled.add((self.life, self.connections.pop(writer)))
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
@@ -71,6 +87,7 @@ class FaultProxy:
             writer.write(await self._forward(head, body))
             return True
         self.asked[body] += 1
+        self.connections[writer] = body
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         try:
@@ -81,6 +98,10 @@ class FaultProxy:
     async def _answer(self, head: bytes, body: bytes, writer: asyncio.StreamWriter) -> bool:
         fault = self.draw(body)
         self.met[fault or "none"] += 1
+        life, before = self.latest.get(body, (0, "never asked"))
+        if before in _HARMLESS:
+            self.again.append((life, body))
+        self.latest[body] = (self.life, fault)
         early = _without_work(fault)
         if early is not None:
             writer.write(early)
@@ -97,11 +118,12 @@ class FaultProxy:
         if fault == "slow":
             for start in range(0, len(reply), 64):
                 writer.write(reply[start : start + 64])
+                await writer.drain()  # raises when the client has gone
                 await asyncio.sleep(0)
         else:
             writer.write(_spoiled(fault, reply))
         await writer.drain()
-        if fault in (None, "slow", "duplicate"):
+        if fault in _HARMLESS:
             self.answered[body] += 1
         return True
 
@@ -119,6 +141,8 @@ class FaultProxy:
             top, content = await _read_message(reader)
         finally:
             writer.close()
+        if not head.startswith(b"GET"):
+            self.tokens.append(orjson.loads(content).get("usage", {}).get("total_tokens", 0))
         return _message(top.split(b"\r\n", 1)[0], content)
 
 
