@@ -17,6 +17,7 @@ from neuron_explainer.records import (
     Effects,
     NeuronId,
     NeuronRecord,
+    Pair,
     Record,
     Statistics,
     Stimulus,
@@ -186,6 +187,9 @@ class RecordSet:
 
     def _records(self, table: pa.Table) -> Iterator[Record]:
         columns = {name: table[name].to_pylist() for name in ("kind", "split", "sequence", "band")}
+        pairs: list[Pair | None] = [None] * len(table)
+        if "query" in table.column_names:  # of attention heads
+            pairs = list(zip(table["query"].to_pylist(), table["key"].to_pylist(), strict=True))
         offsets, values = list_column(table["activations"])
         for row, sequence in enumerate(columns["sequence"]):
             stimulus = self.corpus.stimulus(sequence)
@@ -197,6 +201,7 @@ class RecordSet:
                 columns["split"][row],
                 sequence,
                 columns["band"][row],
+                pairs[row],
             )
 
     def _token_rows(self, table: pa.Table) -> TokenRows:

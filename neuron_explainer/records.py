@@ -4,7 +4,8 @@ subject     the model being explained
 site        a place in it, by TransformerLens hook name (`blocks.6.mlp.hook_post`), or that name
             and an SAE (`blocks.6.hook_resid_post/res-jb`), or that name and `.negative`, for the
             site's activations negated
-neuron      one unit of a site: an MLP neuron, a residual direction, an SAE latent
+neuron      one unit of a site: an MLP neuron, a residual direction, an SAE latent, an attention
+            head, whose activations are of pairs of positions
 token       arbitrary bytes: a token need not be valid UTF-8
 record      a token sequence with one neuron's activations
 stimulus    a token sequence without them: all that a simulator may see
@@ -30,6 +31,7 @@ BoolArray = NDArray[np.bool_]
 
 Kind = Literal["top", "random", "quantile"]
 Split = Literal["train", "calibration", "valid", "test"]
+Pair = tuple[int, int]  # positions of a query and of a key that is not after it
 Effects = tuple[tuple[bytes, float], ...]  # tokens, each with what a neuron adds to its logit
 NEGATIVE = ".negative"  # ends the name of a site whose activations are negated
 SPLITS: tuple[Split, ...] = ("train", "calibration", "valid", "test")
@@ -68,6 +70,7 @@ class Stimulus:
     tokens: tuple[bytes, ...]
     scored: BoolArray  # (tokens,)
     highlighted: BoolArray | None = None  # (tokens,), only for simulators that ask for it
+    pair: Pair | None = None  # of an attention head
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,12 @@ class Record:
     split: Split | None  # None: a quantile record, in no split
     sequence: int  # position in the corpus
     band: int | None = None  # which quantile band, lowest first
+    pair: Pair | None = None  # of an attention head, whose activation stands at the query
 
     @property
     def stimulus(self) -> Stimulus:
         """The record without its activations."""
-        return Stimulus(self.tokens, self.scored)
+        return Stimulus(self.tokens, self.scored, pair=self.pair)
 
     @property
     def maximum(self) -> float:

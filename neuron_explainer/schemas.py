@@ -18,6 +18,15 @@ def records(activation: pa.DataType) -> pa.Schema:
     )
 
 
+# of attention heads: one pair of positions a record
+HEAD_RECORDS = pa.schema(
+    [
+        *records(pa.float32()),
+        pa.field("query", pa.int32(), nullable=False),
+        pa.field("key", pa.int32(), nullable=False),
+    ]
+)
+
 NEURONS = pa.schema(
     [
         pa.field("neuron", pa.int32(), nullable=False),

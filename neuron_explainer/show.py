@@ -147,6 +147,7 @@ def as_json(found: Found) -> dict[str, Any]:
                 "tokens": [escape(token) for token in record.tokens],
                 "activations": record.activations,
                 "scored": record.scored,
+                **({} if record.pair is None else {"pair": record.pair}),  # query, key
             }
             for record in neuron.records
         ],

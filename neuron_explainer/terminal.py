@@ -151,7 +151,8 @@ def neuron_view(
     """One neuron: header, titled explanations, and groups of records as heat maps."""
     parts: list[RenderableType] = [Text(str(neuron.neuron), style="bold")]
     if neuron.statistics is not None:
-        parts.append(Text(_header(neuron.statistics), style="" if plain else "dim"))
+        unit = "pairs" if any(record.pair for record in neuron.records) else "tokens"
+        parts.append(Text(_header(neuron.statistics, unit), style="" if plain else "dim"))
     parts += [
         Text(f"{verb} {_effects(effects)}", style="" if plain else "dim")
         for verb, effects in (("promotes", neuron.promoted), ("suppresses", neuron.suppressed))
@@ -167,12 +168,13 @@ def neuron_view(
         grid.add_column(justify="right", style="" if plain else "dim")
         grid.add_column(overflow="fold")
         for record in records:
-            grid.add_row(f"{record.maximum:.2f}", heat_map(record, scale, plain))
+            shown = heat_map if record.pair is None else pair_view
+            grid.add_row(f"{record.maximum:.2f}", shown(record, scale, plain))
         parts += [Text(f"\n{title}", style="bold"), grid]
     return Group(*parts)
 
 
-def _header(statistics: Statistics) -> str:
+def _header(statistics: Statistics, unit: str) -> str:
     moments = {
         "maximum": statistics.maximum,
         "mean": statistics.mean,
@@ -182,7 +184,7 @@ def _header(statistics: Statistics) -> str:
     }
     figures = [f"{name} {value:.3g}" for name, value in moments.items() if value is not None]
     if statistics.density is not None:
-        figures.insert(0, f"active on {statistics.density:.2%} of {statistics.tokens:,} tokens")
+        figures.insert(0, f"active on {statistics.density:.2%} of {statistics.tokens:,} {unit}")
     return "  ".join(figures)
 
 
@@ -204,6 +206,26 @@ def heat_map(record: Record, scale: float, plain: bool) -> Text:
             text.append(f"[{shown} {int(10 * level)}]")
         else:
             text.append(shown, style=_colour(float(level)))
+    return text
+
+
+def pair_view(record: Record, scale: float, plain: bool) -> Text:
+    """A head's record: its query coloured by activation, or `[query:token 7]`; its key likewise."""
+    assert record.pair is not None
+    level = float(_levels(record, scale)[record.pair[0]])
+    text = Text()
+    for place, token in enumerate(record.tokens):
+        names = [
+            name for name, at in zip(("query", "key"), record.pair, strict=True) if at == place
+        ]
+        if not names:
+            text.append(readable(token))
+        elif plain:
+            text.append(f"[{'+'.join(names)}:{readable(token)}")
+            text.append(f" {int(10 * level)}]" if "query" in names else "]")
+        else:
+            style = _colour(level) if "query" in names else "bold underline"
+            text.append(readable(token), style=style + (" underline" if len(names) > 1 else ""))
     return text
 
 

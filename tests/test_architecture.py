@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what everybody may use, and the protocols
     (
         *("store", "parquet", "schemas", "splits", "activations", "tokens", "token_gain"),
-        *("histogram", "firing"),
+        *("histogram", "firing", "head_pairs"),
         *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
         *("conversation",),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "subjects.tokenizer",
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
             *("subjects.loading", "subjects.structure", "subjects.interventions"),
+            "subjects.attention",
             "subjects.sparse_formats",
             "simulate.asking",
         ),
@@ -87,6 +88,7 @@ FREE = (
     ("prompts", "workspace"),
     ("store", "parquet"),
     ("conversation", "llm.base"),
+    ("*.base", "head_pairs"),
     ("few_shot", "activations"),
     ("few_shot", "workspace"),
     ("explain.asking", "explain.replies"),
@@ -103,6 +105,7 @@ FREE = (
     ("subjects.places", "subjects.weights"),
     ("subjects.hooks", "subjects.places"),
     ("subjects.structure", "subjects.*"),
+    ("subjects.attention", "subjects.weights"),
     ("subjects.interventions", "subjects.sparse_formats"),
     ("compare.*", "compare.*"),  # one report, in several files
     ("score.summary", "score.stage"),

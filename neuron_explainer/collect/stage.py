@@ -13,16 +13,18 @@ from torch import Tensor
 from neuron_explainer.collect import sites as site_choice
 from neuron_explainer.collect.corpus import CorpusSource
 from neuron_explainer.collect.excerpts import Batch, ExcerptRule, batches, write_corpus
+from neuron_explainer.collect.heads import HeadCollector, HeadTables
 from neuron_explainer.collect.logit_effects import LogitEffects
 from neuron_explainer.collect.site import SiteCollector, Sizes
 from neuron_explainer.collect.tables import SiteTables
 from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import CorpusError, SubjectError
+from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, locked, shards_of
-from neuron_explainer.subjects.base import Observer, Subject, Tokenizer
+from neuron_explainer.subjects.base import HeadReader, Observer, Subject, Tokenizer
 from neuron_explainer.workspace import check_name
 
 _FLOAT = 4  # bytes
@@ -82,13 +84,14 @@ def collect(
         for site, folder in folders.items():
             folder.open(config | {"site": site})
         skipped = tuple(site for site, folder in folders.items() if folder.complete)
-        widths = {site: subject.sites()[site] for site in chosen}
+        known = _sites(subject)
+        widths = {site: known[site] for site in chosen}
         todo = {site: widths[site] for site in chosen if site not in skipped}
         # of all sites, so that a resumed run shares the memory as an undisturbed one does
-        neurons = sum(widths.values())
-        layouts = _layouts(corpus, settings, neurons) if todo else {}
+        neurons = sum(width for site, width in widths.items() if not is_pattern(site))
+        layouts = _layouts(corpus, settings, neurons) if todo and neurons else {}
         if todo:
-            most = settings.memory_mb * 2**20 // 4 // (_FLOAT * neurons)
+            most = settings.memory_mb * 2**20 // 4 // (_FLOAT * max(1, neurons))
             collectors = _stream(subject, corpus, todo, layouts, most, settings, progress)
             effects = LogitEffects(subject, settings.logit_tokens)
             _write(folders, collectors, effects, corpus, settings, progress)
@@ -101,7 +104,7 @@ def _chosen(
 ) -> list[str]:
     named = _with_latents(settings, subject_settings)
     try:
-        return site_choice.choose(subject.sites(), settings.layers, named)
+        return site_choice.choose(_sites(subject), settings.layers, named)
     except SubjectError as error:
         notes = _known_only_by_inspection(subject)
         raise SubjectError("; ".join([str(error), *notes])) from error
@@ -112,7 +115,15 @@ def _negated(subject: Subject, chosen: list[str]) -> tuple[Subject, list[str]]:
 
     if latents := [site for site in chosen if "/" in site]:
         raise SubjectError(f"{latents[0]} has no negative side: latents are never below 0")
+    if heads := [site for site in chosen if is_pattern(site)]:
+        raise SubjectError(f"{heads[0]} has no negative side: norms are never below 0")
     return NegativeSubject(subject), [negative_site(site) for site in chosen]
+
+
+def _sites(subject: Subject) -> Mapping[str, int]:
+    """Sites of neurons, then those of heads."""
+    heads = subject.patterns() if isinstance(subject, HeadReader) else {}
+    return {**subject.sites(), **heads}
 
 
 def _with_latents(settings: CollectSettings, subject: SubjectSettings) -> list[str]:
@@ -226,7 +237,7 @@ def _stream(
     remembered: int,
     settings: CollectSettings,
     progress: Progress,
-) -> dict[str, SiteCollector]:
+) -> dict[str, SiteCollector | HeadCollector]:
     sizes = Sizes(
         settings.top,
         settings.random,
@@ -235,20 +246,33 @@ def _stream(
         len(corpus),
         max(1, min(remembered, len(corpus))),
     )
-    collectors = {
-        site: SiteCollector(width, sizes, layouts, settings.seed) for site, width in widths.items()
+    collectors: dict[str, SiteCollector | HeadCollector] = {
+        site: HeadCollector(width, settings.top, settings.random, settings.seed)
+        if is_pattern(site)
+        else SiteCollector(width, sizes, layouts, settings.seed)
+        for site, width in widths.items()
     }
     with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
         for batch in batches(corpus, settings.batch, settings.seed):
             observers = {
                 site: _updating(collector, batch) for site, collector in collectors.items()
             }
-            subject.observe(torch.from_numpy(batch.tokens), observers)
+            _observe(subject, torch.from_numpy(batch.tokens), observers)
             advance(len(batch.positions))
     return collectors
 
 
-def _updating(collector: SiteCollector, batch: Batch) -> Observer:
+def _observe(subject: Subject, tokens: Tensor, observers: Mapping[str, Observer]) -> None:
+    """Neurons in one forward pass, heads in another: only there attention is not a fast kernel."""
+    heads = {site: observer for site, observer in observers.items() if is_pattern(site)}
+    if len(heads) < len(observers):
+        subject.observe(tokens, {site: observers[site] for site in observers if site not in heads})
+    if heads:
+        assert isinstance(subject, HeadReader)
+        subject.observe_pairs(tokens, heads)
+
+
+def _updating(collector: SiteCollector | HeadCollector, batch: Batch) -> Observer:
     def observe(activations: Tensor) -> None:
         collector.update(batch, activations)
 
@@ -257,7 +281,7 @@ def _updating(collector: SiteCollector, batch: Batch) -> Observer:
 
 def _write(
     folders: Mapping[str, Folder],
-    collectors: dict[str, SiteCollector],
+    collectors: dict[str, SiteCollector | HeadCollector],
     effects: LogitEffects,
     corpus: Corpus,
     settings: CollectSettings,
@@ -266,10 +290,17 @@ def _write(
     shards = {site: shards_of(collector.neurons) for site, collector in collectors.items()}
     with progress("write", sum(map(len, shards.values())), "shards") as advance:
         for site in list(collectors):
-            tables = SiteTables(collectors.pop(site), corpus, settings)
+            collector = collectors.pop(site)
+            tables = (
+                HeadTables(collector, corpus)
+                if isinstance(collector, HeadCollector)
+                else SiteTables(collector, corpus, settings)
+            )
             for shard in shards[site]:
                 if not folders[site].has(shard.file("records")):  # the others are listed with it
-                    made = tables.shard(shard) | effects.shard(site, shard)
+                    made = tables.shard(shard)
+                    if not is_pattern(site):
+                        made |= effects.shard(site, shard)
                     folders[site].write({shard.file(name): table for name, table in made.items()})
                 advance(1)
             folders[site].update({"width": shards[site][-1].stop, "complete": True})

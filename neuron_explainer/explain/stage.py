@@ -8,7 +8,7 @@ from itertools import islice
 from neuron_explainer import registry
 from neuron_explainer.config import ExplainSettings
 from neuron_explainer.errors import DataError
-from neuron_explainer.explain.base import Explainer
+from neuron_explainer.explain.base import Explainer, check_sites
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Expected, Forecast, expected
@@ -83,6 +83,7 @@ async def explain(
         explainer: Explainer = registry.make(
             "explainers", settings.explainer, settings.options, llm=llm, prompts=workspace.prompts
         )
+        check_sites(explainer, sites)
         stage = _Stage(run, record_sets, explainer, llm)
         with locked(folder.path):
             total, waiting = await _explain_all(stage, chosen, settings, progress, forecast)
@@ -148,6 +149,7 @@ async def plan(
         explainer: Explainer = registry.make(
             "explainers", settings.explainer, settings.options, llm=asked, prompts=workspace.prompts
         )
+        check_sites(explainer, sites)
         if asked is not None:
             neurons = (
                 neuron

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 Observer = Callable[["torch.Tensor"], None]  # (batch, time, neurons)
+PairObserver = Callable[["torch.Tensor"], None]  # (batch, heads, query, key)
 
 
 class Tokenizer(Protocol):
@@ -72,4 +73,19 @@ class ResidualWriter(Protocol):
 
         Float32 and linear: the final norm's gain and centring are in it; its scale, which depends
         on the input, and all biases are not. A constant that a row's logits share has no meaning.
+        """
+
+
+@runtime_checkable
+class HeadReader(Protocol):
+    """What a subject may also know: how strongly its attention heads write, pair by pair."""
+
+    def patterns(self) -> Mapping[str, int]:
+        """Every `attn.hook_pattern` and its number of heads, in the order of computation."""
+
+    def observe_pairs(self, tokens: "torch.Tensor", observers: Mapping[str, PairObserver]) -> None:
+        """Run `tokens` (batch, time), padded on the right, up to the last site asked for.
+
+        Each observer gets the norms of what the site's heads write to the residual stream at each
+        query for each key, a · ‖v W_O‖, and 0 where the key is after the query.
         """

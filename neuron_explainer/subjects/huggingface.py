@@ -1,7 +1,7 @@
 """Any Hugging Face causal language model, read through forward hooks on its own modules."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from neuron_explainer.errors import SubjectError
-from neuron_explainer.subjects.base import Observer
-from neuron_explainer.subjects.hooks import Visit, read, visited
+from neuron_explainer.head_pairs import PATTERN
+from neuron_explainer.subjects import attention
+from neuron_explainer.subjects.base import Observer, PairObserver
+from neuron_explainer.subjects.hooks import Stop, Visit, read, visited
 from neuron_explainer.subjects.interventions import Intervention
 from neuron_explainer.subjects.loading import load_model
 from neuron_explainer.subjects.places import Place, decoder_of, named_by_hand
@@ -103,6 +105,32 @@ class HuggingFaceSubject:
         self._shape = (tokens.shape[0], tokens.shape[1])
         read(self._model, self._run, self._places, observers, tokens.to(self._device))
 
+    def patterns(self) -> Mapping[str, int]:
+        """The heads of every block whose attention computes a pattern and adds what it writes."""
+        return {f"{block}.{PATTERN}": self.heads for block in self._attentions.values()}
+
+    @torch.inference_mode()
+    def observe_pairs(self, tokens: Tensor, observers: Mapping[str, PairObserver]) -> None:
+        """Run `tokens` (batch, time), padded on the right; see `base.HeadReader`.
+
+        Where a norm follows attention its gain is in the norms and its scale, which depends on the
+        query, is not, as in `writes`. The bias of the projection is no head's.
+        """
+        pending = set(observers)
+
+        def see(module: nn.Module, pattern: Tensor, values: Tensor) -> None:
+            site = f"{self._attentions[module]}.{PATTERN}"
+            if site in observers:
+                projection = self.writes(site.replace(PATTERN, "attn.hook_z"), slice(None))
+                assert projection is not None
+                observers[site](attention.write_norms(pattern, values, projection))
+                pending.discard(site)
+            if not pending:
+                raise Stop
+
+        with attention.seen(self._model, see), suppress(Stop):
+            self._run(tokens.to(self._device))
+
     @torch.inference_mode()
     def logits(self, tokens: Tensor) -> Tensor:
         """Tokens (batch, time), padded on the right → the model's own logits, soft cap and all.
@@ -167,6 +195,17 @@ class HuggingFaceSubject:
     def _device(self) -> torch.device:
         device: torch.device = self._model.get_input_embeddings().weight.device
         return device
+
+    @cached_property
+    def _attentions(self) -> Mapping[nn.Module, str]:
+        """Attention modules whose pairs can be read, and their blocks: `blocks.6`."""
+        found = {}
+        for site, place in self._places.items():
+            if site.endswith(".attn.hook_z") and place.projection and self._final_norm:
+                module = self._model.get_submodule(place.projection.rpartition(".")[0])
+                if attention.is_readable(module):
+                    found[module] = site.removesuffix(".attn.hook_z")
+        return found
 
     def _replacing(self, site: str, change: Intervention) -> list[tuple[str, Visit]]:
         """Where a site is replaced: the stream between attention and MLP in what attention adds.

@@ -37,6 +37,7 @@ def spelled(kind: pa.DataType) -> str:
         ("sequences", schemas.SEQUENCES),
         ("vocabulary", schemas.VOCABULARY),
         ("records", schemas.records(pa.float16())),
+        ("records of attention heads", schemas.HEAD_RECORDS),
         ("neurons", schemas.NEURONS),
         ("tokens", schemas.TOKENS),
         ("logit_effects", schemas.LOGIT_EFFECTS),

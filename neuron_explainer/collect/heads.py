@@ -1,0 +1,157 @@
+"""What collect keeps of one block's attention heads: strong pairs, random pairs, moments.
+
+A pair counts when both its tokens do: a head that has nothing to do rests on the first token.
+"""
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuron_explainer import schemas
+from neuron_explainer.collect.excerpts import Batch
+from neuron_explainer.collect.moments import MomentAccumulator, Moments
+from neuron_explainer.collect.reservoirs import (
+    EMPTY,
+    Reservoir,
+    activation_keys,
+    positions_of,
+    priority_keys,
+)
+from neuron_explainer.errors import SubjectError
+from neuron_explainer.head_pairs import flat_index, pair_at
+from neuron_explainer.record_set import Corpus
+from neuron_explainer.records import BoolArray
+from neuron_explainer.splits import assign_splits
+from neuron_explainer.store import Shard
+
+_SAMPLE_SEED, _PAIR_SEED = 0x51, 0x9A  # so that excerpts and pairs in them are independent
+
+
+class HeadCollector:
+    """Of each head the strongest pair of the top excerpts, and a random one of random excerpts."""
+
+    def __init__(self, heads: int, top: int, random: int, seed: int) -> None:
+        self.neurons = heads
+        self.seed = seed
+        self.top = Reservoir(heads, top, 2)  # the query's and the key's position
+        self.random = Reservoir(heads, random, 2)
+        self.moments = MomentAccumulator(heads)
+
+    def update(self, batch: Batch, norms: Tensor) -> None:
+        """Take in `norms` (batch, heads, query, key) of one batch."""
+        values = norms.to("cpu", torch.float32)
+        flat = [_flat_pairs(scored) for scored in batch.scored]
+        rows = [_of_pairs(values[place], pairs) for place, pairs in enumerate(flat)]
+        for found in rows:
+            self.moments.update(found.T.contiguous())
+        positions = torch.from_numpy(batch.positions)
+        strongest = [found.argmax(1).numpy() for found in rows]
+        drawn = [
+            np.random.default_rng([self.seed, _PAIR_SEED, place]).integers(len(pairs), size=len(v))
+            for place, pairs, v in zip(batch.positions.tolist(), flat, rows, strict=True)
+        ]
+        maxima, places = _chosen(rows, flat, strongest)
+        self.top.update(activation_keys(maxima, positions), maxima, places)
+        keys = priority_keys(self.seed + _SAMPLE_SEED, self.neurons, positions)
+        self.random.update(keys, *_chosen(rows, flat, drawn))
+
+
+def _flat_pairs(scored: BoolArray) -> NDArray[np.int64]:
+    """Flat indices (pairs,) of the pairs whose query and key both count."""
+    places = np.flatnonzero(scored)
+    later, earlier = np.tril_indices(len(places))
+    return flat_index(places[later], places[earlier])
+
+
+def _of_pairs(norms: Tensor, flat: NDArray[np.int64]) -> Tensor:
+    """One excerpt's norms (heads, query, key) at its pairs (heads, pairs)."""
+    query, key = pair_at(flat)
+    return norms[:, torch.from_numpy(query), torch.from_numpy(key)]
+
+
+def _chosen(
+    rows: list[Tensor], flat: list[NDArray[np.int64]], columns: list[NDArray[np.int64]]
+) -> tuple[Tensor, Tensor]:
+    """One pair of each excerpt and head: norms (heads, batch), positions (batch, 2, heads)."""
+    norms = [
+        found.gather(1, torch.from_numpy(column)[:, None])[:, 0]
+        for found, column in zip(rows, columns, strict=True)
+    ]
+    places = [
+        torch.from_numpy(np.stack(pair_at(pairs[column])).astype(np.float32))
+        for pairs, column in zip(flat, columns, strict=True)
+    ]
+    return torch.stack(norms, 1), torch.stack(places)
+
+
+class HeadTables:
+    """The tables of one block's heads, made from a collector that has seen the whole corpus."""
+
+    def __init__(self, collector: HeadCollector, corpus: Corpus) -> None:
+        collector.top.sort()
+        collector.random.sort()
+        self._collector = collector
+        self._corpus = corpus
+        self._moments = collector.moments.result()
+
+    def shard(self, shard: Shard) -> dict[str, pa.Table]:
+        """The tables `records` and `neurons` of the heads in `shard`."""
+        heads = range(shard.start, shard.stop)
+        rows = [row for head in heads for row in self._rows(head)]
+        statistics = [_statistics(head, self._moments, self._maximum(head)) for head in heads]
+        return {
+            "records": pa.Table.from_pylist(rows, schemas.HEAD_RECORDS),
+            "neurons": pa.Table.from_pylist(statistics, schemas.NEURONS),
+        }
+
+    def _maximum(self, head: int) -> float:
+        largest = float(self._collector.top.maxima[head, 0])
+        if not np.isfinite(largest):
+            raise SubjectError("what a head writes is not finite: the model itself overflows")
+        return largest
+
+    def _rows(self, head: int) -> list[dict[str, object]]:
+        kinds = {"top": self._collector.top, "random": self._collector.random}
+        counts = [int((kept.keys[head] != EMPTY).sum()) for kept in kinds.values()]
+        splits = assign_splits(counts[0], counts[1])
+        return [
+            self._row(head, kind, rank, split_of.get(rank))
+            for number, kind in enumerate(kinds)
+            for split_of in [{at: split for split, held in splits.items() for at in held[number]}]
+            for rank in range(counts[number])
+        ]
+
+    def _row(self, head: int, kind: str, rank: int, split: str | None) -> dict[str, object]:
+        kept = self._collector.top if kind == "top" else self._collector.random
+        sequence = int(positions_of(kept.keys[head, rank]))
+        query, key = (int(place) for place in kept.activations[head, rank])
+        activations = np.zeros(self._corpus.lengths[sequence], np.float32)
+        activations[query] = float(kept.maxima[head, rank])
+        return {
+            "neuron": head,
+            "kind": kind,
+            "rank": rank,
+            "band": None,
+            "split": split,
+            "sequence": sequence,
+            "activations": activations,
+            "query": query,
+            "key": key,
+        }
+
+
+def _statistics(head: int, moments: Moments, maximum: float) -> dict[str, object]:
+    figures = {
+        name: float(getattr(moments, name)[head])
+        for name in ("density", "mean", "variance", "skewness", "kurtosis")
+    }
+    return {
+        "neuron": head,
+        "tokens": moments.tokens,
+        "maximum": maximum,
+        **{name: value if np.isfinite(value) else None for name, value in figures.items()},
+        "quantile_boundaries": None,
+        "histogram": moments.histogram[head],
+    }
