@@ -103,7 +103,8 @@ def fault_lines(proxy: FaultProxy) -> list[Line]:
 def show_faults(proxy: FaultProxy) -> None:
     """How often each fault was met."""
     faults = sorted((fault, count) for fault, count in proxy.met.items() if fault != "none")
-    print(fill(", ".join(f"{fault} {count}" for fault, count in faults), 100), end="\n\n")
+    line = ", ".join(f"{fault} {count}" for fault, count in faults)
+    print(fill(line, 100, break_on_hyphens=False), end="\n\n")
 
 
 def spoiled(here: Workspace, server: str, neurons: int, share: float) -> None:
