@@ -146,9 +146,11 @@ def differences(sources: Sequence[Source]) -> list[str]:
 
 
 def cells_of(source: Source, sites: Sequence[str], metric: str) -> Cells:
-    """All scores and failures of a source by key; a site's number is its place in `sites`."""
+    """All scores and failures on `sites` by key; a site's number is its place among them."""
     keys, parts, scored = [np.array([], np.int64)], [Scores(np.array([]), ())], [0]
     for site in source.sites:
+        if site not in sites:
+            continue
         found = read_scores(source.folder, site, source.settings)
         if metric not in found.scores:
             continue

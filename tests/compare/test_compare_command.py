@@ -306,3 +306,16 @@ def test_a_table_is_compared_into_any_folder(tmp_path: Path, command: Command) -
     assert "a against b" in done.out
     assert (to / "report.md").read_text().startswith("# a against b\n")
     assert "--null METHOD" in done.out
+
+
+def test_the_lookup_may_cover_more_sites_than_the_runs_compared(
+    own: Workspace, command: Command, report: Report
+) -> None:
+    here = ("--workspace", own.root)
+    for name, rows in (("few", 3), ("more", 9)):
+        explain = ("--layer", 0, "--table-size", rows, "--neurons", "0-19", "--run", name)
+        command("explain", *explain, *here)
+        command("simulate", name, "--simulator", "token-lookup", *here)
+        command("score", name, *here)
+    lines = report(own, "few", "more", "--simulator", "token-lookup")["lines"]
+    assert {line["neurons"] for line in lines if line["name"].startswith("token lookup")} == {20}
