@@ -36,9 +36,16 @@ PASSING = (
 class SaeSettings:
     """A sparse autoencoder over one of the subject's sites."""
 
-    site: str  # "blocks.6.hook_resid_post"
-    path: str  # a state dict in OpenAI's format
-    name: str | None = None  # default: the file's name
+    path: str  # a file, a folder or a hub id
+    site: str | None = None  # "blocks.6.hook_resid_post"; default: what its own files say
+    name: str | None = None  # default: the name of the file or folder
+
+    @property
+    def latents(self) -> str:
+        """The site of its latents. `site` must be known by now."""
+        path = Path(self.path)
+        name = self.name or (path.stem if path.suffix == ".pt" else path.name)
+        return f"{self.site}/{name}"
 
 
 @dataclass(frozen=True, slots=True)

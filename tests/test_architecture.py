@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
             *("subjects.loading", "subjects.structure", "subjects.interventions"),
             "subjects.attention",
-            "subjects.sparse_formats",
+            *("subjects.autoencoder", "subjects.sparse_*"),
             "simulate.asking",
         ),
         *("explain.asking", "explain.replies", "explain.shown"),
@@ -106,7 +106,9 @@ FREE = (
     ("subjects.hooks", "subjects.places"),
     ("subjects.structure", "subjects.*"),
     ("subjects.attention", "subjects.weights"),
-    ("subjects.interventions", "subjects.sparse_formats"),
+    ("subjects.interventions", "subjects.autoencoder"),
+    ("subjects.sparse_*", "subjects.autoencoder"),
+    ("subjects.sparse_*", "subjects.sparse_*"),
     ("compare.*", "compare.*"),  # one report, in several files
     ("score.summary", "score.stage"),
     ("commands.explaining", "commands.selecting"),  # explain --best-of ends in a selection

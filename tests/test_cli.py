@@ -241,6 +241,7 @@ def test_collect_takes_an_autoencoder_with_its_site(
 ) -> None:
     workspace.init(tmp_path)
     (sae,) = small_settings.subject.sae
+    assert sae.site is not None
     arguments = [
         *("collect", "--subject", small_settings.subject.model, "--name", "tiny"),
         *("--corpus", small_settings.collect.corpus, "--sae", sae.path, "--workspace", tmp_path),
@@ -248,7 +249,7 @@ def test_collect_takes_an_autoencoder_with_its_site(
     done = command(*arguments)
     assert (done.code, done.err) == (
         2,
-        "error: --sae needs the one --site that it was trained on\n",
+        f"error: {sae.path} does not say what it reads: --sae needs --site with it\n",
     )
     report = command(*arguments, "--site", sae.site, "--json").json()
     assert report["sites"] == {f"{sae.site}/{Path(sae.path).stem}": 1024}

@@ -36,13 +36,9 @@ from neuron_explainer.score.variance import (
     explained_variance_uncentered,
 )
 from neuron_explainer.splits import assign_splits
-from neuron_explainer.subjects.sparse_formats import (
-    OpenAIAutoencoder,
-    layer_norm,
-    normalised_l1,
-    normalised_mean_squared_error,
-    top_k,
-)
+from neuron_explainer.subjects.autoencoder import Autoencoder, layer_norm, top_k
+from neuron_explainer.subjects.sparse_openai import from_state, to_state
+from neuron_explainer.subjects.sparse_quality import normalised_l1, normalised_mean_squared_error
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "golden"
 FILE = Path(os.environ.get("NEURON_EXPLAINER_GOLDEN", BESIDE)) / "reference.json"
@@ -209,11 +205,11 @@ def check_top_k(given: Json, expected: Json) -> None:
     assert_agree(top_k(_double(given), 2).tolist(), expected)
 
 
-def _autoencoder(weights: Json) -> OpenAIAutoencoder:
+def _autoencoder(weights: Json) -> Autoencoder:
     names = ("encoder.weight", "decoder.weight", "pre_bias", "latent_bias")
     state: Case = {name: _double(weights[name.replace(".", "_")]) for name in names}
     state |= {"activation": "TopK", "activation_state_dict": {"k": 2, "postact_fn": "ReLU"}}
-    return OpenAIAutoencoder(state, torch.float64)
+    return from_state(state, torch.float64)
 
 
 def _double(values: Json) -> torch.Tensor:
@@ -246,7 +242,7 @@ def check_state_dict(given: Json, expected: Json) -> None:
             return list(value.shape)
         return value if isinstance(value, dict) else str(value)
 
-    assert {name: shown(value) for name, value in model.state_dict().items()} == expected
+    assert {name: shown(value) for name, value in to_state(model).items()} == expected
 
 
 SUBJECTS: dict[str, Callable[[int, int], float]] = {

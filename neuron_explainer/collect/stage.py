@@ -2,8 +2,8 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, locked, shards_of
 from neuron_explainer.subjects.base import HeadReader, Observer, Subject, Tokenizer
+from neuron_explainer.subjects.sparse_formats import files_of, site_of
 from neuron_explainer.workspace import check_name
 
 _FLOAT = 4  # bytes
@@ -55,9 +56,18 @@ def load_subject(settings: SubjectSettings) -> Subject:
     if settings.sae:
         from neuron_explainer.subjects.sparse import SparseSubject
 
-        paths = {f"{sae.site}/{sae.name or Path(sae.path).stem}": sae.path for sae in settings.sae}
-        loaded = SparseSubject.load(loaded, {site: Path(path) for site, path in paths.items()})
+        saes = with_sites(settings).sae
+        loaded = SparseSubject.load(loaded, {sae.latents: sae.path for sae in saes})
     return loaded
+
+
+def with_sites(settings: SubjectSettings) -> SubjectSettings:
+    """The settings with each autoencoder's site, from its own files where none is given.
+
+    Raises SubjectError when neither names one, or they differ.
+    """
+    saes = (replace(sae, site=site_of(sae.path, sae.site)) for sae in settings.sae)
+    return replace(settings, sae=tuple(saes))
 
 
 def collect(
@@ -72,6 +82,7 @@ def collect(
         raise CorpusError("no corpus was named: give --corpus FILE, or one in run.toml")
     source = CorpusSource(Path(settings.corpus), settings.split_on, settings.text_field)
     source.files()  # a missing corpus is found before the model is loaded
+    subject_settings = with_sites(subject_settings)
     subject = subject or load_subject(subject_settings)
     chosen = _chosen(subject, settings, subject_settings)
     if settings.sign == "negative":
@@ -127,8 +138,7 @@ def _sites(subject: Subject) -> Mapping[str, int]:
 
 
 def _with_latents(settings: CollectSettings, subject: SubjectSettings) -> list[str]:
-    latents = [f"{sae.site}/{sae.name or Path(sae.path).stem}" for sae in subject.sae]
-    return [*settings.sites, *latents]
+    return [*settings.sites, *(sae.latents for sae in subject.sae)]
 
 
 def _corpus(
@@ -200,7 +210,7 @@ def _config(subject: SubjectSettings, settings: CollectSettings, corpus: Corpus)
     model: dict[str, Any] = {"dtype": subject.dtype, "weights": _fingerprint(subject.model)}
     if subject.by_hand:
         model["by_hand"] = list(subject.by_hand)
-    saes = [{"site": sae.site, "weights": _fingerprint(sae.path)} for sae in subject.sae]
+    saes = [{"site": sae.site, "weights": _digest(files_of(sae.path))} for sae in subject.sae]
     return about | {"subject": model, "sae": saes, "corpus": corpus.folder.manifest()["config"]}
 
 
@@ -209,8 +219,10 @@ def _fingerprint(source: str) -> str:
     path = Path(source)
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     files = files or sorted(path.glob("*.bin"))
-    if not files:
-        return source
+    return _digest(files) if files else source
+
+
+def _digest(files: Sequence[Path]) -> str:
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:

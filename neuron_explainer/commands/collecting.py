@@ -76,9 +76,9 @@ def collect(
 
     here = workspace.find(folder)
     named = tuple(sites or ())
-    if sae and len(named) != 1:
-        raise ConfigError("--sae needs the one --site that it was trained on")
-    saes = (SaeSettings(named[0], sae),) if sae else ()
+    if sae and len(named) > 1:
+        raise ConfigError("--sae takes one --site, the one that it was trained on")
+    saes = (SaeSettings(sae, *named),) if sae else ()
     names = [setting.name for setting in fields(CollectSettings)]
     values = {key: value for key, value in context.params.items() if key in names}
     values["sites"] = () if sae else named

@@ -110,7 +110,12 @@ CorpusOption = Annotated[
 ]
 SaeOption = Annotated[
     str | None,
-    typer.Option("--sae", metavar="FILE", help="A sparse autoencoder over the one --site given."),
+    typer.Option(
+        "--sae",
+        metavar="PATH",
+        help="A sparse autoencoder: OpenAI's .pt file, a SAELens or sparsify folder, or a hub id "
+        "USER/NAME/FOLDER. --site where its files do not name what it reads.",
+    ),
 ]
 FolderName = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The subject's folder in data/.")

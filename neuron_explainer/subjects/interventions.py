@@ -14,7 +14,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from neuron_explainer.subjects.sparse_formats import OpenAIAutoencoder
+from neuron_explainer.errors import SubjectError
+from neuron_explainer.subjects.autoencoder import Autoencoder
 
 Intervention = Callable[[Tensor], Tensor]
 
@@ -59,15 +60,19 @@ def head(number: int, heads: int, width: int) -> slice:
 
 
 def splice(
-    autoencoder: OpenAIAutoencoder, change: Intervention | None = None, keep_error: bool = True
+    autoencoder: Autoencoder, change: Intervention | None = None, keep_error: bool = True
 ) -> Intervention:
     """An autoencoder's reconstruction in place of a site, its latents changed on the way.
 
     With the error kept and no change the site is what it was, to numerical precision; ablating
     latent i takes away exactly its activation times its decoder row. Without the error the rest
     of the model sees only what the autoencoder explains (Marks et al. 2024, "Sparse Feature
-    Circuits", section 3.1).
+    Circuits", section 3.1). Raises SubjectError for a transcoder, which reconstructs another site.
     """
+    if autoencoder.transcodes:
+        raise SubjectError(
+            "a transcoder's latents cannot be changed here: what they write is at another site"
+        )
 
     def replace(activations: Tensor) -> Tensor:
         own = activations.to(autoencoder.decoder_weight.device)

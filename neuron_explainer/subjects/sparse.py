@@ -2,36 +2,39 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from torch import Tensor
 
 from neuron_explainer.errors import SubjectError
+from neuron_explainer.subjects.autoencoder import Autoencoder
 from neuron_explainer.subjects.base import Observer, ResidualWriter, Subject, Tokenizer
 from neuron_explainer.subjects.interventions import Intervenable, Intervention, splice
-from neuron_explainer.subjects.sparse_formats import OpenAIAutoencoder
+from neuron_explainer.subjects.sparse_formats import load
 
 
 class SparseSubject:
     """`subject` with one more site for each autoencoder: `blocks.2.hook_resid_post/<name>`."""
 
-    def __init__(self, subject: Subject, autoencoders: Mapping[str, OpenAIAutoencoder]) -> None:
+    def __init__(self, subject: Subject, autoencoders: Mapping[str, Autoencoder]) -> None:
         self._subject = subject
         self._autoencoders = dict(autoencoders)
 
     @classmethod
-    def load(cls, subject: Subject, paths: Mapping[str, Path]) -> "SparseSubject":
-        """`paths` maps a new site to the file of its autoencoder. Raises SubjectError."""
+    def load(cls, subject: Subject, sources: Mapping[str, str]) -> "SparseSubject":
+        """`sources` maps a new site to its autoencoder's file, folder or hub id.
+
+        Raises SubjectError.
+        """
         widths = subject.sites()
         loaded = {}
-        for site, path in paths.items():
+        for site, source in sources.items():
             below = site.rpartition("/")[0]
             if below not in widths:
-                raise SubjectError(f"no site {below} for the autoencoder {path}: see --site")
-            loaded[site] = OpenAIAutoencoder.load(path)
+                raise SubjectError(f"no site {below} for the autoencoder {source}: see --site")
+            loaded[site] = load(source)
             if loaded[site].d_in != widths[below]:
                 raise SubjectError(
-                    f"the autoencoder {path} takes {loaded[site].d_in} inputs, "
+                    f"the autoencoder {source} takes {loaded[site].d_in} inputs, "
                     f"but {below} has {widths[below]}: it belongs to another model or site"
                 )
         return cls(subject, loaded)
@@ -46,15 +49,16 @@ class SparseSubject:
         """The longest sequence that the underlying model takes, in tokens."""
         return self._subject.context
 
-    def autoencoder(self, site: str) -> OpenAIAutoencoder:
+    def autoencoder(self, site: str) -> Autoencoder:
         """The one whose latents are the site's neurons."""
         return self._autoencoders[site]
 
     @property
     def note(self) -> str | None:
-        """What the user should know about the underlying model."""
-        note: str | None = getattr(self._subject, "note", None)
-        return note
+        """What the user should know about the underlying model and the autoencoders."""
+        below: str | None = getattr(self._subject, "note", None)
+        notes = [note for sae in self._autoencoders.values() for note in sae.notes]
+        return "; ".join([below, *notes] if below else notes) or None
 
     def sites(self) -> Mapping[str, int]:
         """The underlying sites, then one for each autoencoder."""
@@ -66,7 +70,7 @@ class SparseSubject:
         below: dict[str, list[Observer]] = {}
         for site, observer in observers.items():
             if site in self._autoencoders:
-                observer = _encoding(self._autoencoders[site], observer)  # noqa: PLW2901
+                observer = self._encoding(site, observer)  # noqa: PLW2901
             below.setdefault(site.partition("/")[0], []).append(observer)
         self._subject.observe(tokens, {site: _each(chain) for site, chain in below.items()})
 
@@ -92,14 +96,19 @@ class SparseSubject:
     def writes(self, site: str, neurons: slice) -> Tensor | None:
         """A latent's decoder row (neurons, width), taken on by what the site below writes.
 
+        Of a transcoder, by what the site that it reconstructs writes; None where it names none.
         The scale that a normalising autoencoder puts back depends on the input and is left out.
         """
         if not isinstance(self._subject, ResidualWriter):
             return None
         if site not in self._autoencoders:
             return self._subject.writes(site, neurons)
-        below = self._subject.writes(site.rpartition("/")[0], slice(None))
-        rows = self._autoencoders[site].decoder_weight.T[neurons]
+        autoencoder = self._autoencoders[site]
+        target = autoencoder.site_out if autoencoder.transcodes else site.rpartition("/")[0]
+        if target is None or target not in self._subject.sites():
+            return None
+        below = self._subject.writes(target, slice(None))
+        rows = autoencoder.decoder_weight.T[neurons]
         return None if below is None else rows.to(below) @ below
 
     def unembed(self, directions: Tensor) -> Tensor:
@@ -107,10 +116,13 @@ class SparseSubject:
         assert isinstance(self._subject, ResidualWriter)
         return self._subject.unembed(directions)
 
+    def _encoding(self, site: str, observer: Observer) -> Observer:
+        def encode(activations: Tensor) -> None:
+            autoencoder = self._autoencoders[site].on(activations.device)
+            self._autoencoders[site] = autoencoder  # moved once, not with every batch
+            observer(autoencoder.encode(activations))
 
-def _encoding(autoencoder: OpenAIAutoencoder, observer: Observer) -> Observer:
-    device = autoencoder.decoder_weight.device
-    return lambda activations: observer(autoencoder.encode(activations.to(device)))
+        return encode
 
 
 def _each(observers: list[Observer]) -> Observer:

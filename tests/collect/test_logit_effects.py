@@ -18,9 +18,10 @@ from neuron_explainer.collect.logit_effects import LogitEffects, strongest
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.store import Shard
+from neuron_explainer.subjects.autoencoder import Autoencoder
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
 from neuron_explainer.subjects.sparse import SparseSubject
-from neuron_explainer.subjects.sparse_formats import OpenAIAutoencoder
+from neuron_explainer.subjects.sparse_openai import from_state, read
 from neuron_explainer.workspace import Workspace
 
 _WIDTH, _INNER, _LATENTS = 16, 40, 24
@@ -48,7 +49,7 @@ def _model(tokenizer: Any, tied: bool) -> Any:
     return model.eval()
 
 
-def _autoencoder(d_in: int, activation: str) -> OpenAIAutoencoder:
+def _autoencoder(d_in: int, activation: str) -> Autoencoder:
     chance = torch.Generator().manual_seed(5)
     state: dict[str, Any] = {
         "pre_bias": torch.randn(d_in, generator=chance),
@@ -58,7 +59,7 @@ def _autoencoder(d_in: int, activation: str) -> OpenAIAutoencoder:
         "activation": activation,
         "activation_state_dict": {"k": 3, "postact_fn": "ReLU"},
     }
-    return OpenAIAutoencoder(state)
+    return from_state(state)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,7 @@ def test_collect_keeps_the_effects_of_every_site(
 ) -> None:
     model: Any = tiny_subject._model
     out = model.transformer.h[0].mlp.c_proj.weight.detach().double().numpy()
-    decoder = OpenAIAutoencoder.load(tiny / "sae" / "blocks.2.hook_resid_post.pt").decoder_weight
+    decoder = read(tiny / "sae" / "blocks.2.hook_resid_post.pt").decoder_weight
     directions = {SITE: out, "blocks.2.hook_resid_post/topk": decoder.T.double().numpy()}
     for site, rows in directions.items():
         records = RecordSet(small_workspace.data, "tiny", site)

@@ -21,14 +21,15 @@ from neuron_explainer.subjects.interventions import (
     zero,
 )
 from neuron_explainer.subjects.sparse import SparseSubject
-from neuron_explainer.subjects.sparse_formats import OpenAIAutoencoder
+from neuron_explainer.subjects.autoencoder import Autoencoder
+from neuron_explainer.subjects.sparse_openai import from_state
 
 _TOKENS = torch.randint(0, 1900, (2, 9), generator=torch.Generator().manual_seed(1))
 _RESIDUAL, _MLP = "blocks.0.hook_resid_post", "blocks.1.mlp.hook_post"
 _LATENTS = 24
 
 
-def _autoencoder(d_in: int, activation: str) -> OpenAIAutoencoder:
+def _autoencoder(d_in: int, activation: str) -> Autoencoder:
     chance = torch.Generator().manual_seed(5)
     state: dict[str, Any] = {
         "pre_bias": torch.randn(d_in, generator=chance),
@@ -38,7 +39,7 @@ def _autoencoder(d_in: int, activation: str) -> OpenAIAutoencoder:
         "activation": activation,
         "activation_state_dict": {"k": 3, "postact_fn": "ReLU"},
     }
-    return OpenAIAutoencoder(state, torch.float64)
+    return from_state(state, torch.float64)
 
 
 def _subject(tiny: Path, name: str) -> HuggingFaceSubject:

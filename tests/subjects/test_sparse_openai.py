@@ -7,13 +7,8 @@ import pytest
 import torch
 
 from neuron_explainer.errors import SubjectError
-from neuron_explainer.subjects.sparse_formats import (
-    OpenAIAutoencoder,
-    layer_norm,
-    normalised_l1,
-    normalised_mean_squared_error,
-    top_k,
-)
+from neuron_explainer.subjects.autoencoder import layer_norm, top_k
+from neuron_explainer.subjects.sparse_openai import from_state, read, to_state, write
 
 D_IN, N = 6, 10
 
@@ -40,21 +35,21 @@ def _inputs(rows: int = 20) -> torch.Tensor:
 
 @pytest.mark.parametrize("activation", ["TopK", "ReLU"])
 def test_a_saved_autoencoder_loads_as_the_same(tmp_path: Path, activation: str) -> None:
-    first = OpenAIAutoencoder(_state(activation))
-    torch.save(first.state_dict(), tmp_path / "0.pt")
-    second = OpenAIAutoencoder.load(tmp_path / "0.pt")
+    first = from_state(_state(activation))
+    write(first, tmp_path / "0.pt")
+    second = read(tmp_path / "0.pt")
     assert second.k == (3 if activation == "TopK" else None)
     torch.testing.assert_close(second.encode(_inputs()), first.encode(_inputs()), rtol=0, atol=0)
-    assert second.state_dict().keys() == first.state_dict().keys()
+    assert to_state(second).keys() == to_state(first).keys()
 
 
 def test_a_file_without_an_activation_is_a_relu_one() -> None:
-    old = OpenAIAutoencoder(_state(None))
-    assert (old.activation, old.k, old.norm(_inputs())) == ("ReLU", None, None)
+    old = from_state(_state(None))
+    assert (old.architecture, old.k, old.norm(_inputs())) == ("standard", None, None)
 
 
 def test_relu_autoencoders_do_not_normalise() -> None:
-    model, x = OpenAIAutoencoder(_state("ReLU")), _inputs()
+    model, x = from_state(_state("ReLU")), _inputs()
     state = _state("ReLU")
     by_hand = ((x - state["pre_bias"]) @ state["encoder.weight"].T + state["latent_bias"]).relu()
     torch.testing.assert_close(model.encode(x), by_hand)
@@ -63,12 +58,12 @@ def test_relu_autoencoders_do_not_normalise() -> None:
 
 
 def test_topk_autoencoders_do_not_see_shift_and_scale() -> None:
-    model, x = OpenAIAutoencoder(_state(), torch.float64), _inputs().double()
+    model, x = from_state(_state(), torch.float64), _inputs().double()
     torch.testing.assert_close(model.encode(x), model.encode(7 * x + 3), rtol=1e-4, atol=1e-4)
 
 
 def test_topk_keeps_at_most_k_positive_latents() -> None:
-    model = OpenAIAutoencoder(_state())
+    model = from_state(_state())
     latents, raw = model.encode(_inputs()), model.encode_raw(_inputs())
     assert latents.shape == (20, N)
     assert bool((latents >= 0).all())
@@ -90,9 +85,9 @@ def test_layer_norm_is_undone_by_decode() -> None:
 
 def test_half_precision_weights_are_computed_in_single_precision(tmp_path: Path) -> None:
     torch.save(_state(dtype=torch.float16), tmp_path / "half.pt")
-    model = OpenAIAutoencoder.load(tmp_path / "half.pt")
+    model = read(tmp_path / "half.pt")
     assert model.encode(_inputs().half()).dtype == torch.float32
-    double = OpenAIAutoencoder.load(tmp_path / "half.pt", torch.float64)
+    double = read(tmp_path / "half.pt", torch.float64)
     assert double.encode(_inputs()).dtype == torch.float64
     torch.testing.assert_close(double.encode_raw(_inputs()).float(), model.encode_raw(_inputs()))
 
@@ -119,7 +114,7 @@ def test_a_file_in_another_layout_is_refused_by_name(
     state = {key: value for key, value in (_state() | change).items() if value is not None}
     torch.save(state, tmp_path / "bad.pt")
     with pytest.raises(SubjectError, match=f"bad.pt: .*{message}"):
-        OpenAIAutoencoder.load(tmp_path / "bad.pt")
+        read(tmp_path / "bad.pt")
 
 
 def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
@@ -129,18 +124,9 @@ def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     for name in ("text.pt", "cut.pt", "list.pt", "absent.pt"):
         with pytest.raises(SubjectError, match=name):
-            OpenAIAutoencoder.load(tmp_path / name)
+            read(tmp_path / name)
 
 
 def test_inputs_of_another_width_are_refused() -> None:
     with pytest.raises(SubjectError, match="takes width 6, not 5"):
-        OpenAIAutoencoder(_state()).encode(torch.zeros(1, 5))
-
-
-def test_errors_relative_to_nothing_are_undefined() -> None:
-    zero, one = torch.zeros(1, 4), torch.ones(1, 4)
-    assert normalised_mean_squared_error(one, zero) is None
-    assert normalised_l1(one, zero) is None
-    assert normalised_mean_squared_error(one[:0], one[:0]) is None
-    assert normalised_mean_squared_error(zero, one) == 1.0
-    assert normalised_l1(one, one) == 2.0
+        from_state(_state()).encode(torch.zeros(1, 5))
