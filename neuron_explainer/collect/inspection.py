@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from neuron_explainer.collect.corpus import CorpusSource
-from neuron_explainer.errors import CorpusError
-from neuron_explainer.subjects.base import Subject
+from neuron_explainer.errors import CorpusError, SubjectError
+from neuron_explainer.subjects.autoencoder import Autoencoder
+from neuron_explainer.subjects.base import Observer, Subject
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
-from neuron_explainer.subjects.sparse_formats import (
-    OpenAIAutoencoder,
-    normalised_mean_squared_error,
-)
+from neuron_explainer.subjects.sparse_quality import normalised_mean_squared_error
 
 CHECKED_TOKENS = 4096
 _LENGTH, _BATCH = 64, 16  # of an excerpt without BOS, and of a forward pass
@@ -69,14 +67,18 @@ def about(subject: HuggingFaceSubject) -> dict[str, Any]:
     }
 
 
-def about_autoencoder(autoencoder: OpenAIAutoencoder) -> dict[str, Any]:
+def about_autoencoder(autoencoder: Autoencoder) -> dict[str, Any]:
     """An autoencoder, for a report."""
     return {
-        "architecture": autoencoder.activation,
+        "format": autoencoder.format,
+        "architecture": autoencoder.architecture,
         "k": autoencoder.k,
         "latents": autoencoder.n,
         "width": autoencoder.d_in,
-        "normalisation": "layer norm" if autoencoder.activation == "TopK" else "none",
+        "normalisation": autoencoder.normalisation.replace("_", " "),
+        "centred": autoencoder.centred,
+        "reconstructs": autoencoder.site_out,
+        "notes": list(autoencoder.notes),
     }
 
 
@@ -105,39 +107,50 @@ class SelfCheck:
 
 
 @torch.inference_mode()
-def check(
-    subject: Subject, site: str, autoencoder: OpenAIAutoencoder, corpus: CorpusSource
-) -> SelfCheck:
+def check(subject: Subject, site: str, autoencoder: Autoencoder, corpus: CorpusSource) -> SelfCheck:
     """Encode and decode `site` over the first tokens of a corpus; BOS is run but not counted.
 
-    Raises CorpusError when the corpus holds no text.
+    Raises CorpusError when the corpus holds no text, SubjectError when the site that a transcoder
+    reconstructs is not there or has another width.
     """
-    rows: list[Tensor] = []  # (tokens, width)
+    target = (autoencoder.site_out or "") if autoencoder.transcodes else site
+    if autoencoder.transcodes and subject.sites().get(target) != autoencoder.d_out:
+        raise SubjectError(
+            f"the transcoder reconstructs {target or 'a site that its files do not name'}, of "
+            f"width {autoencoder.d_out}, which the model does not have: it cannot be checked"
+        )
+    rows: dict[str, list[Tensor]] = {site: [], target: []}  # (tokens, width)
     first = 0 if subject.tokenizer.bos is None else 1
 
-    def keep(activations: Tensor) -> None:
-        scored = activations[:, first:]
-        rows.append(scored.reshape(-1, scored.shape[-1]).float().cpu())
+    def keeping(place: str) -> Observer:
+        def keep(activations: Tensor) -> None:
+            scored = activations[:, first:]
+            rows[place].append(scored.reshape(-1, scored.shape[-1]).float().cpu())
+
+        return keep
 
     for tokens in _batches(subject, corpus):
-        subject.observe(tokens, {site: keep})
-    if not rows:
+        subject.observe(tokens, {place: keeping(place) for place in rows})
+    if not rows[site]:
         raise CorpusError(f"{corpus.path} holds too little text to try an autoencoder on")
-    x = torch.cat(rows)
-    return _judged(autoencoder, x)
+    return self_check(autoencoder, torch.cat(rows[site]), torch.cat(rows[target]))
 
 
-def _judged(autoencoder: OpenAIAutoencoder, x: Tensor) -> SelfCheck:
+def self_check(autoencoder: Autoencoder, x: Tensor, target: Tensor) -> SelfCheck:
+    """Judge how activations `x` (tokens, d_in) reconstruct `target` (tokens, d_out).
+
+    The two are the same unless the autoencoder is a transcoder.
+    """
     parts, active, fired = [], 0, torch.zeros(autoencoder.n, dtype=torch.bool)
     for block in torch.split(x, 256):
         latents = autoencoder.encode(block)
-        parts.append(autoencoder.decode(latents, autoencoder.norm(block)))
+        parts.append(autoencoder.reconstruct(block))
         active += int((latents > 0).sum())
         fired |= (latents > 0).any(0)
     return SelfCheck(
         len(x),
-        normalised_mean_squared_error(torch.cat(parts), x),
-        normalised_mean_squared_error(x.mean(0).expand_as(x), x),
+        normalised_mean_squared_error(torch.cat(parts), target),
+        normalised_mean_squared_error(target.mean(0).expand_as(target), target),
         active / len(x),
         1 - float(fired.float().mean()),
     )

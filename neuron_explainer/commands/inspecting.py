@@ -33,32 +33,34 @@ def inspect(
     from neuron_explainer.collect.stage import load_subject
 
     if sae is None and (corpus or sites):
-        raise ConfigError("--site and --corpus are for an autoencoder: give --sae FILE")
-    if sae is not None and len(sites or ()) != 1:
-        raise ConfigError("--sae needs the one --site that it was trained on")
+        raise ConfigError("--site and --corpus are for an autoencoder: give --sae PATH")
+    if sae is not None and len(sites or ()) > 1:
+        raise ConfigError("--sae takes one --site, the one that it was trained on")
     given = {"model": subject, "device": device, "dtype": dtype, "by_hand": module or ()}
     model: Any = load_subject(configuration.build(SubjectSettings, given, "inspect"))
     report: dict[str, Any] = {"subject": subject, **inspection.about(model)}
-    if sae is not None and sites:
+    if sae is not None:
         text = (Path(corpus), split_on, text_field) if corpus else None
-        report["autoencoder"] = _autoencoder(model, SaeSettings(sites[0], sae), text)
+        report["autoencoder"] = _autoencoder(model, SaeSettings(sae, *(sites or ())), text)
     output.show(report if as_json else _lines(report), as_json)
 
 
 def _autoencoder(
     model: Any, sae: SaeSettings, text: tuple[Path, Any, str] | None
 ) -> dict[str, Any]:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from neuron_explainer.collect import inspection
     from neuron_explainer.collect.corpus import CorpusSource
     from neuron_explainer.subjects.sparse import SparseSubject
+    from neuron_explainer.subjects.sparse_formats import site_of
 
-    site = f"{sae.site}/{Path(sae.path).stem}"
-    autoencoder = SparseSubject.load(model, {site: Path(sae.path)}).autoencoder(site)
-    report = {"file": sae.path, "hook": sae.site, **inspection.about_autoencoder(autoencoder)}
+    hook = site_of(sae.path, sae.site)
+    site = replace(sae, site=hook).latents
+    autoencoder = SparseSubject.load(model, {site: sae.path}).autoencoder(site)
+    report = {"file": sae.path, "hook": hook, **inspection.about_autoencoder(autoencoder)}
     if text is not None:
-        checked = inspection.check(model, sae.site, autoencoder, CorpusSource(*text))
+        checked = inspection.check(model, hook, autoencoder, CorpusSource(*text))
         report |= {"check": asdict(checked), "warnings": list(checked.warnings)}
     return report
 
@@ -95,8 +97,12 @@ def _autoencoder_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"autoencoder {report['file']} at {report['hook']}",
         f"  {report['architecture']}{kept}: {report['latents']:,} latents of width "
-        f"{report['width']:,}, normalisation {report['normalisation']}",
+        f"{report['width']:,}, normalisation {report['normalisation']}"
+        + (", centred" if report["centred"] else ""),
     ]
+    if report["reconstructs"]:
+        lines.append(f"  it reconstructs {report['reconstructs']}")
+    lines += [f"  note: {note}" for note in report["notes"]]
     if check := report.get("check"):
         error, known = (_figure(check[name]) for name in ("normalised_mse", "mean_normalised_mse"))
         lines.append(

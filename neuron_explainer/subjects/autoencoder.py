@@ -65,7 +65,8 @@ def top_k(pre_activations: Tensor, k: int) -> Tensor:
 class Autoencoder:
     """Weights in one dtype, and how they are meant. At most one of k, threshold, magnitude is set.
 
-    What formats fold at run time (decoder norms, scaling factors) is in the weights here.
+    What formats fold at run time (decoder norms, scaling factors) is in the weights here, which lie
+    in memory as their shapes say: so the same weights give the same numbers in every format.
     """
 
     encoder_weight: Tensor  # (n, d_in)

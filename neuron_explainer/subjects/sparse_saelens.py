@@ -34,9 +34,9 @@ def read(folder: Path, dtype: torch.dtype = torch.float32) -> Autoencoder:
     bias = "b_gate" if settings.kind == "gated" else "b_enc"
     gated = settings.kind == "gated"
     return Autoencoder(
-        encoder_weight=tensors["W_enc"].T,
+        encoder_weight=tensors["W_enc"].T.contiguous(),
         encoder_bias=tensors[bias],
-        decoder_weight=tensors["W_dec"].T,
+        decoder_weight=tensors["W_dec"].T.contiguous(),
         decoder_bias=tensors["b_dec"],
         subtracts_bias=settings.subtracts_bias,
         k=settings.k,

@@ -59,7 +59,7 @@ def read(folder: Path, dtype: torch.dtype = torch.float32) -> Autoencoder:
     return Autoencoder(
         encoder_weight=tensors["encoder.weight"],
         encoder_bias=tensors["encoder.bias"],
-        decoder_weight=tensors["W_dec"].T,
+        decoder_weight=tensors["W_dec"].T.contiguous(),
         decoder_bias=tensors["b_dec"],
         subtracts_bias=not transcodes,
         k=k,

@@ -1,5 +1,6 @@
 """`inspect`: what it says of a model and of autoencoders that fit and that do not."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import tiny_models
 import torch
 from commands import Command, in_process
 
-from neuron_explainer.collect.inspection import SelfCheck, groups
+from neuron_explainer.collect.corpus import CorpusSource
+from neuron_explainer.collect.inspection import SelfCheck, check, groups, self_check
+from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
+from neuron_explainer.subjects.sparse_formats import load
 
 _SITE = "blocks.2.hook_resid_post"
 
@@ -53,14 +57,14 @@ def test_an_autoencoder_that_fits_gets_no_warning(
 ) -> None:
     report: Any = command(*arguments, "--site", _SITE, "--json").json()
     found = report["autoencoder"]
-    assert (found["architecture"], found["k"], found["latents"]) == ("TopK", 16, 1024)
+    assert (found["architecture"], found["k"], found["latents"]) == ("topk", 16, 1024)
     assert (found["hook"], found["width"], found["normalisation"]) == (_SITE, 128, "layer norm")
     assert found["check"]["tokens"] == 4096
     assert 0.1 < found["check"]["normalised_mse"] < 0.2
     assert found["check"]["l0"] == pytest.approx(16, abs=0.5)
     assert found["warnings"] == []
     said = command(*arguments, "--site", _SITE).out
-    assert "TopK, k 16: 1,024 latents of width 128, normalisation layer norm" in said
+    assert "topk, k 16: 1,024 latents of width 128, normalisation layer norm" in said
     assert "warning" not in said
 
 
@@ -92,8 +96,8 @@ def test_few_active_latents_and_undefined_errors_are_told() -> None:
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        (("--sae", "x.pt"), "--sae needs the one --site"),
-        (("--site", _SITE), "give --sae FILE"),
+        (("--sae", "x.pt"), "no autoencoder at x.pt"),
+        (("--site", _SITE), "give --sae PATH"),
         (("--dtype", "int8"), "choose float32 or float16 or bfloat16"),
         (("--module", "oops"), "write SITE=MODULE:input or :output"),
     ],
@@ -114,3 +118,19 @@ def test_a_corpus_without_text_to_try_on_is_reported(
     done = command(*arguments[:4], "--corpus", tmp_path / "short.txt", "--site", _SITE)
     assert done.code == 2
     assert "holds too little text to try an autoencoder on" in done.err
+
+
+def test_a_transcoder_is_judged_by_the_site_that_it_reconstructs(
+    tiny: Path, tiny_subject: HuggingFaceSubject
+) -> None:
+    sae = load(str(tiny / "sae" / f"{_SITE}.pt"))
+    transcoder = replace(sae, transcodes=True, subtracts_bias=False)
+    x = torch.randn(300, sae.d_in, generator=torch.Generator().manual_seed(0))
+    assert self_check(transcoder, x, transcoder.reconstruct(x)).normalised_mse == 0
+    corpus = CorpusSource(tiny / "corpus.jsonl.gz", "file", "text")
+    with pytest.raises(SubjectError, match="a site that its files do not name, of width 128"):
+        check(tiny_subject, _SITE, transcoder, corpus)
+    far = replace(transcoder, site_out="blocks.3.hook_mlp_out")
+    found = check(tiny_subject, _SITE, far, corpus).normalised_mse
+    assert found is not None
+    assert found > 1

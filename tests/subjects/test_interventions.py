@@ -10,6 +10,7 @@ from test_architectures import close, observed
 from torch import Tensor
 
 from neuron_explainer.errors import SubjectError
+from neuron_explainer.subjects.autoencoder import Autoencoder
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
 from neuron_explainer.subjects.interventions import (
     Intervenable,
@@ -21,7 +22,6 @@ from neuron_explainer.subjects.interventions import (
     zero,
 )
 from neuron_explainer.subjects.sparse import SparseSubject
-from neuron_explainer.subjects.autoencoder import Autoencoder
 from neuron_explainer.subjects.sparse_openai import from_state
 
 _TOKENS = torch.randint(0, 1900, (2, 9), generator=torch.Generator().manual_seed(1))
