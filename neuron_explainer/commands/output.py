@@ -36,8 +36,8 @@ _FREE = ("local/", "scripted/")  # no forecast goes before what costs nothing an
 _EXPECTED_CAUSES = {"never-active"}
 
 _ADVICE = {
-    "context-overflow": "prompts are longer than the model reads: try --option few_shot=0, another "
-    "model, or shorter excerpts (collect --excerpt-tokens)",
+    "context-overflow": "prompts are longer than the model reads: another model, no examples "
+    "(--option few_shot=0) or shorter excerpts (collect --excerpt-tokens) may help",
     "no-valid-number": "no number was likely where one was asked for: the model may be too weak",
 }
 
