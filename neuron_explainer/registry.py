@@ -20,6 +20,7 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
     "explainers": {
         "token-lookup": "neuron_explainer.explain.lookup:TokenLookup",
         "token-lookup-context": "neuron_explainer.explain.lookup:ContextLookup",
+        "pair-lookup": "neuron_explainer.explain.pair_lookup:PairLookup",
         "token-activation": "neuron_explainer.explain.token_activation:TokenActivation",
         "highlight": "neuron_explainer.explain.highlight:Highlight",
         "token-space": "neuron_explainer.explain.token_space:TokenSpace",
@@ -27,6 +28,7 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
     },
     "simulators": {
         "token-lookup": "neuron_explainer.simulate.lookup:LookupSimulator",
+        "pair-lookup": "neuron_explainer.simulate.pair_lookup:PairLookupSimulator",
         "constant": "neuron_explainer.simulate.nulls:ConstantSimulator",
         "shuffled": "neuron_explainer.simulate.nulls:ShuffledSimulator",
         "all-at-once": "neuron_explainer.simulate.all_at_once:AllAtOnceSimulator",

@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # implementations: what the registry names
     (
         *("explain.token_activation", "explain.highlight", "explain.token_space"),
-        *("explain.max_act_logits",),
+        *("explain.max_act_logits", "explain.pair_lookup", "simulate.pair_lookup"),
         *("explain.lookup", "explain.n_gram", "simulate.lookup", "simulate.nulls"),
         *("score.correlation", "score.variance", "score.calibration", "score.statistics"),
         *("score.panel", "subjects.huggingface", "subjects.sparse", "subjects.negative", "llm.*"),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any, cast, get_args
 
@@ -60,6 +60,14 @@ def stimuli(small_workspace: Workspace) -> list[Stimulus]:
     return [record.stimulus for record in records.split("valid")]
 
 
+def _of_pairs(neuron: NeuronRecord) -> NeuronRecord:
+    """The neuron's records as if they were those of an attention head."""
+    paired = tuple(
+        replace(record, pair=(int(np.argmax(record.activations)), 0)) for record in neuron.records
+    )
+    return replace(neuron, records=paired)
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_registered_name_leads_to_something_that_can_be_called(table: Table) -> None:
     for name in registry.names(table):
@@ -87,6 +95,8 @@ def test_an_explainer_explains_a_neuron_in_one_line_the_same_each_time(
     name: str, shown: list[NeuronRecord]
 ) -> None:
     explainer: Explainer = registry.make("explainers", name, {})
+    if getattr(explainer, "explains", "neurons") == "heads":
+        shown = [_of_pairs(neuron) for neuron in shown]
     first, again = (
         [_result(partial(explainer.explain, neuron)) for neuron in shown] for _ in range(2)
     )
@@ -127,6 +137,8 @@ def test_a_simulator_predicts_one_number_a_token_the_same_each_time(
     name: str, explained: list[Explanation], stimuli: list[Stimulus]
 ) -> None:
     simulator: Simulator = registry.make("simulators", name, {})
+    if getattr(simulator, "simulates", "neurons") == "heads":
+        stimuli = [replace(stimulus, pair=(2, 1)) for stimulus in stimuli]
     for explanation in explained:
         first, again = (asyncio.run(simulator.simulate(explanation, stimuli)) for _ in range(2))
         assert [len(made.activations) for made in first] == [len(text.tokens) for text in stimuli]

@@ -1,10 +1,12 @@
 """What a simulator is, and what most of them share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
 
+from neuron_explainer.errors import ConfigError
+from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.records import Explanation, Simulation, Stimulus
 
 Predicted = Literal["tokens", "sequences"]
@@ -15,7 +17,8 @@ class Simulator(Protocol):
 
     Implementations are frozen dataclasses whose fields are their options. One whose prediction is
     the same at all tokens of a sequence says so by `predicts: ClassVar = "sequences"`; one that
-    wants to see tokens highlighted, rightly or wrongly, by `highlights: ClassVar = True`.
+    wants to see tokens highlighted, rightly or wrongly, by `highlights: ClassVar = True`; one that
+    simulates attention heads, and these alone, by `simulates: ClassVar = "heads"`.
     """
 
     @property
@@ -57,3 +60,15 @@ def predicted_by(simulator: Simulator) -> Predicted:
 def sees_highlights(simulator: Simulator) -> bool:
     """Whether a simulator is to be given `Stimulus.highlighted`."""
     return bool(getattr(simulator, "highlights", False))
+
+
+def check_sites(simulator: Simulator, sites: Iterable[str]) -> None:
+    """Raises ConfigError where a simulator of neurons is given heads, or the other way round."""
+    heads = getattr(simulator, "simulates", "neurons") == "heads"
+    for site in sites:
+        if is_pattern(site) != heads:
+            what = ("neurons", "attention heads")
+            raise ConfigError(
+                f"{simulator.name} simulates {what[heads]}; the units of {site} are "
+                f"{what[not heads]}: choose another --simulator"
+            )

@@ -37,7 +37,7 @@ from neuron_explainer.runner import (
 )
 from neuron_explainer.runs import Run, simulation_table
 from neuron_explainer.shard_work import Job, Work, settle, to_retry
-from neuron_explainer.simulate.base import Simulator, predicted_by, sees_highlights
+from neuron_explainer.simulate.base import Simulator, check_sites, predicted_by, sees_highlights
 from neuron_explainer.simulate.marking import highlights
 from neuron_explainer.store import Folder, Shard, locked
 
@@ -94,6 +94,7 @@ async def simulate(
     folder = run.simulations(label or label_of(name, settings))
     async with opened(settings.model, run.workspace.root) as llm:
         simulator: Simulator = registry.make("simulators", name, options or {}, **_given(run, llm))
+        check_sites(simulator, run.sites())
         with locked(folder.path):
             stage = _Stage(run, folder, simulator, settings, llm)
             total, waiting = await _simulate_all(stage, progress, forecast)
@@ -162,6 +163,7 @@ async def plan(
         simulator: Simulator = registry.make(
             "simulators", name, options or {}, **_given(run, asked)
         )
+        check_sites(simulator, run.sites())
         if asked is not None:
             pairs = (
                 (explanation, _stimuli(neurons[index], _shown(simulator, neurons[index], settings)))

@@ -1,0 +1,172 @@
+"""Heads explained, simulated and scored: an oracle, a constant, and the table of token pairs."""
+
+import asyncio
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import planted_head
+import pytest
+import transformers
+from conftest import first_documents
+
+from neuron_explainer import registry, workspace
+from neuron_explainer.collect.stage import collect
+from neuron_explainer.config import (
+    CollectSettings,
+    ExplainSettings,
+    ScoreSettings,
+    SimulateSettings,
+    SubjectSettings,
+)
+from neuron_explainer.errors import ConfigError, NeuronFailure
+from neuron_explainer.explain.pair_lookup import PairLookup
+from neuron_explainer.explain.stage import explain
+from neuron_explainer.records import Explanation, NeuronId, NeuronRecord, Record, Simulation
+from neuron_explainer.records import Stimulus as HeldOut
+from neuron_explainer.runs import Run
+from neuron_explainer.score.stage import score
+from neuron_explainer.simulate.pair_lookup import PairLookupSimulator
+from neuron_explainer.simulate.stage import simulate
+from neuron_explainer.subjects.huggingface import HuggingFaceSubject
+from neuron_explainer.workspace import Workspace
+
+SITE = "blocks.0.attn.hook_pattern"
+HEAD = NeuronId("planted", SITE, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Knowing:
+    """Says what is true of the planted head, or nothing but a constant."""
+
+    right: bool = True
+
+    name = "knowing"
+    predicts: ClassVar = "sequences"
+    simulates: ClassVar = "heads"
+
+    def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
+        del seed
+        return {neuron: neuron for neuron in neurons}
+
+    async def simulate(
+        self, explanation: Explanation, stimuli: Sequence[HeldOut]
+    ) -> list[Simulation]:
+        del explanation
+        return [
+            Simulation(np.full(len(stimulus.tokens), self._says(stimulus), np.float32))
+            for stimulus in stimuli
+        ]
+
+    def _says(self, stimulus: HeldOut) -> float:
+        assert stimulus.pair is not None
+        return 10.0 * (not self.right or stimulus.pair[1] == stimulus.pair[0] - 1)
+
+
+@pytest.fixture(scope="module")
+def explained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The planted model's heads, collected and explained."""
+    here = workspace.init(tmp_path_factory.mktemp("heads") / "workspace")
+    corpus = here.root / "some.jsonl"
+    corpus.write_bytes(first_documents(tiny, 40))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny / "model")
+    subject = HuggingFaceSubject(planted_head.build(), tokenizer)
+    sizes: dict[str, Any] = {"excerpt_tokens": 12, "minimum_tokens": 4, "top": 40, "random": 40}
+    settings = CollectSettings(corpus=str(corpus), sites=(SITE,), **sizes)
+    collect(here.data, SubjectSettings(model="planted"), settings, subject=subject)
+    asyncio.run(explain(here, "planted", [SITE], ExplainSettings("pair-lookup", "run")))
+    return here
+
+
+def _auroc(here: Workspace, simulator: str, **options: object) -> list[float]:
+    run = Run(here, "run")
+    asyncio.run(simulate(run, simulator, SimulateSettings(), options=options, label="tried"))
+    (found,) = score(run, "tried", ScoreSettings())
+    return [float(value) for value in found.scores["auroc_top_and_random"].values]
+
+
+@pytest.mark.parametrize(("right", "expected"), [(True, 1.0), (False, 0.5)])
+def test_an_oracle_finds_the_planted_head_and_a_constant_is_at_chance(
+    explained: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    right: bool,
+    expected: float,
+) -> None:
+    here = Workspace(shutil.copytree(explained.root, tmp_path / "own"))
+    built_in = registry.resolve
+    monkeypatch.setattr(
+        registry,
+        "resolve",
+        lambda table, name: _Knowing if name == "knowing" else built_in(table, name),
+    )
+    assert _auroc(here, "knowing", right=right)[0] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_lookup_goes_through_all_stages(
+    explained: Workspace, tmp_path: Path, shuffled: bool
+) -> None:
+    here = Workspace(shutil.copytree(explained.root, tmp_path / "own"))
+    values = _auroc(here, "pair-lookup", shuffled=shuffled)
+    assert len(values) == 2
+    assert all(0 <= value <= 1 for value in values)
+
+
+def test_a_simulator_of_neurons_does_not_simulate_heads(explained: Workspace) -> None:
+    work = simulate(Run(explained, "run"), "constant", SimulateSettings())
+    with pytest.raises(ConfigError, match="constant simulates neurons; the units of"):
+        asyncio.run(work)
+
+
+def _record(text: str, pair: tuple[int, int], activation: float) -> Record:
+    tokens = tuple(word.encode() for word in text.split())
+    activations = np.zeros(len(tokens), np.float32)
+    activations[pair[0]] = activation
+    scored = np.ones(len(tokens), np.bool_)
+    return Record(tokens, activations, scored, "top", "train", 0, None, pair)
+
+
+def _explain(*records: Record) -> Explanation:
+    return asyncio.run(PairLookup().explain(NeuronRecord(HEAD, records, None)))
+
+
+def test_the_table_has_pairs_of_tokens_and_queries_with_any_other_key() -> None:
+    made = _explain(
+        _record("a cat sat", (1, 0), 4.0),
+        _record("a cat", (1, 0), 2.0),
+        _record("x y", (1, 1), 1.0),
+    )
+    assert made.text == "Attends from “cat” to “a”, from “y” to “y”."
+    table = made.table
+    assert table is not None
+    assert table.previous == (b"a", b"y", None, None)
+    assert table.tokens == (b"cat", b"y", b"cat", b"y")
+    assert table.activations == (7.5, 2.5, 3.75, 1.25)
+    assert sum(table.shares) == pytest.approx(1)
+    asked = [_record(text, pair, 0.0).stimulus for text, pair in (
+        ("a cat", (1, 0)), ("the cat", (1, 0)), ("a dog", (1, 0)), ("cat a", (1, 0)),
+    )]  # fmt: skip
+    said = asyncio.run(PairLookupSimulator().simulate(made, asked))
+    assert [one.activations.tolist() for one in said] == [
+        [7.5] * 2,
+        [3.75] * 2,
+        [0.0] * 2,
+        [0.0] * 2,
+    ]
+
+
+def test_what_cannot_be_looked_up_is_a_failure() -> None:
+    with pytest.raises(NeuronFailure, match="no train pair"):
+        _explain(_record("a cat", (1, 0), 0.0))
+    with pytest.raises(NeuronFailure, match="not those of an attention head"):
+        _explain(replace(_record("a cat", (1, 0), 1.0), pair=None))
+    made = _explain(_record("a cat", (1, 0), 1.0))
+    plain = replace(_record("a cat", (1, 0), 1.0), pair=None).stimulus
+    with pytest.raises(NeuronFailure, match="not one of an attention head"):
+        asyncio.run(PairLookupSimulator().simulate(made, [plain]))
+    with pytest.raises(NeuronFailure, match="no table"):
+        asyncio.run(PairLookupSimulator().simulate(replace(made, table=None), [plain]))
