@@ -11,6 +11,7 @@ from itertools import chain
 
 from neuron_explainer.errors import NeuronFailure
 from neuron_explainer.llm.base import Capabilities, Message
+from neuron_explainer.records import Fit
 
 Prompt = tuple[Message, ...] | str
 
@@ -36,8 +37,7 @@ class Fitted:
     """A prompt, and how much of what could be shown is in it."""
 
     prompt: Prompt
-    examples: int
-    items: int
+    fit: Fit
 
 
 def conversation(
@@ -71,15 +71,19 @@ def fitting(
     whatever the tokenizer, and else left to the server, which counts exactly.
     Raises NeuronFailure("context-overflow").
     """
+
+    def fitted(shown: int, left: int) -> Fit:
+        return Fit(shown, examples - shown, left, items - left)
+
     if capabilities.context is None:
-        return Fitted(make(examples, items), examples, items)
+        return Fitted(make(examples, items), fitted(examples, items))
     everything = ((shown, items) for shown in range(examples, 0, -1))
     without_examples = ((0, shown) for shown in range(items, 0, -1))
     room = capabilities.context - answer
     for parts in chain(everything, without_examples):
         prompt = make(*parts)
         if estimated_tokens(prompt) <= room:
-            return Fitted(prompt, *parts)
+            return Fitted(prompt, fitted(*parts))
     least = sum(map(len, _texts(prompt))) // _LETTERS_A_TOKEN_AT_MOST
     if least > room:
         raise NeuronFailure(
@@ -88,7 +92,7 @@ def fitting(
             f"context of {model} is {capabilities.context}: use a model with more, or lower "
             "max_tokens where that is an option",
         )
-    return Fitted(prompt, *parts)
+    return Fitted(prompt, fitted(*parts))
 
 
 def estimated_tokens(prompt: Prompt) -> int:

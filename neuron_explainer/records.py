@@ -18,7 +18,7 @@ failure     what stands in for a result that could not be had; never scored
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import numpy as np
@@ -194,6 +194,16 @@ class TokenTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Fit:
+    """How much a prompt showed, and how much more it would have, had the context room for it."""
+
+    examples: int  # few-shot
+    examples_dropped: int
+    items: int | None = None  # of an explainer: records, places in them or tokens
+    items_dropped: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A hypothesis about one neuron."""
 
@@ -202,6 +212,7 @@ class Explanation:
     text: str
     table: TokenTable | None = None
     candidate: str | None = None  # the run that it was selected from
+    fit: Fit | None = field(default=None, compare=False)  # None: no prompt was fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +221,7 @@ class Simulation:
 
     activations: FloatArray  # (tokens,)
     highlight: Highlight | None = None  # what the simulator was shown; added by the stage
+    fit: Fit | None = None  # None: no prompt was fitted; one for all sequences of a neuron
 
 
 @dataclass(frozen=True, slots=True)

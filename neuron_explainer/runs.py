@@ -11,6 +11,7 @@ from neuron_explainer import schemas
 from neuron_explainer.errors import DataError
 from neuron_explainer.records import (
     Explanation,
+    Fit,
     NeuronId,
     Record,
     Simulation,
@@ -19,6 +20,7 @@ from neuron_explainer.records import (
 from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace, check_name
 
+_FITS = ("examples", "examples_dropped", "items", "items_dropped")
 _BYTES, _FLOATS = pa.list_(pa.binary()), pa.list_(pa.float32())
 
 
@@ -128,6 +130,7 @@ def explanation_table(explanations: Sequence[Explanation]) -> pa.Table:
         pa.array([table.shares if table else None for table in tables], _FLOATS),
         pa.array([table.otherwise if table else None for table in tables], pa.float32()),
         pa.array([explanation.candidate for explanation in explanations], pa.string()),
+        *_fit_columns([explanation.fit for explanation in explanations], _FITS),
     ]
     return pa.table(columns, schema=schemas.EXPLANATIONS)
 
@@ -148,7 +151,8 @@ def explanation_of(row: Mapping[str, Any], neuron: NeuronId) -> Explanation:
             tuple(row["table_share"]),
             row["table_otherwise"],
         )
-    return Explanation(neuron, row["explainer"], row["text"], found, row.get("candidate"))
+    candidate, fit = row.get("candidate"), _fit_of(row)
+    return Explanation(neuron, row["explainer"], row["text"], found, candidate, fit)
 
 
 def simulation_table(
@@ -177,8 +181,19 @@ def simulation_table(
         pa.ListArray.from_arrays(offsets, pa.array(values, mask=np.isnan(values))),
         pa.array([made and made.tokens for made in shown], pa.list_(pa.bool_())),
         pa.array([made and made.genuine for made in shown], pa.bool_()),
+        *_fit_columns([simulation.fit for _, _, _, simulation in rows], _FITS[:2]),
     ]
     return pa.table(columns, schema=schemas.SIMULATIONS)
+
+
+def _fit_columns(fits: Sequence[Fit | None], names: Sequence[str]) -> list[pa.Array]:
+    return [pa.array([fit and getattr(fit, name) for fit in fits], pa.int16()) for name in names]
+
+
+def _fit_of(row: Mapping[str, Any]) -> Fit | None:
+    if row.get("examples") is None:  # also what was written before there was such a column
+        return None
+    return Fit(*(row[name] for name in _FITS))
 
 
 def all_runs(workspace: Workspace) -> list[Run]:

@@ -90,6 +90,10 @@ EXPLANATIONS = pa.schema(
         pa.field("table_share", pa.list_(pa.float32())),
         pa.field("table_otherwise", pa.float32()),
         pa.field("candidate", pa.string()),
+        pa.field("examples", pa.int16()),
+        pa.field("examples_dropped", pa.int16()),
+        pa.field("items", pa.int16()),
+        pa.field("items_dropped", pa.int16()),
     ]
 )
 
@@ -103,6 +107,8 @@ SIMULATIONS = pa.schema(
         pa.field("activations", pa.list_(pa.float32()), nullable=False),
         pa.field("highlighted", pa.list_(pa.bool_())),
         pa.field("genuine", pa.bool_()),
+        pa.field("examples", pa.int16()),
+        pa.field("examples_dropped", pa.int16()),
     ]
 )
 

@@ -21,8 +21,11 @@ def made(examples: int, items: int) -> str:
 def fitted(context: int | None, examples: int = 3, items: int = 4) -> tuple[int, int]:
     able = Capabilities(chat=False, completions=True, context=context)
     found = fitting(made, examples, items, 20, able, "small")
-    assert found.prompt == made(found.examples, found.items)
-    return found.examples, found.items
+    fit = found.fit
+    kept = fit.items or 0
+    assert found.prompt == made(fit.examples, kept)
+    assert (fit.examples_dropped, fit.items_dropped) == (examples - fit.examples, items - kept)
+    return fit.examples, kept
 
 
 def test_a_chat_has_a_message_for_every_turn() -> None:

@@ -2,17 +2,29 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import in_process
+from commands import Command, in_process
 
+from neuron_explainer import registry
 from neuron_explainer.config import ScoreSettings, SelectSettings, SimulateSettings
 from neuron_explainer.errors import ConfigError, DataError, RunMismatch
+from neuron_explainer.explain.lookup import TokenLookup
 from neuron_explainer.record_set import RecordSet
-from neuron_explainer.records import Explanation, FloatArray, NeuronId, Record, Simulation, Split
+from neuron_explainer.records import (
+    Explanation,
+    FloatArray,
+    NeuronId,
+    NeuronRecord,
+    Record,
+    Simulation,
+    Split,
+    TokenTable,
+)
 from neuron_explainer.runner import failure_table
 from neuron_explainer.runs import Run, explanation_table, simulation_table
 from neuron_explainer.score.stage import score
@@ -262,9 +274,8 @@ def test_one_split_alone_is_simulated_in_a_folder_of_its_own_and_the_rest_later(
 
 
 def test_the_command_line_selects_and_warns_of_the_reported_split(
-    here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Workspace, command: Command
 ) -> None:
-    command = in_process(monkeypatch, capsys)
     planted(here, "a", noise(0))
     planted(here, "b", true)
     arguments = ("a", "b", "--simulator", "planted", "--workspace", here.root)
@@ -279,3 +290,82 @@ def test_the_command_line_selects_and_warns_of_the_reported_split(
     refused = command("select", "other", *arguments, "--split", "test")
     assert refused.code == 2
     assert "choose calibration or valid" in refused.err
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A token table that is right where the seed is odd, and knows no token else."""
+
+    temperature: float = 0.0
+    seed: int = 0
+
+    name = "guess"
+
+    async def explain(self, neuron: NeuronRecord) -> Explanation:
+        """As above."""
+        right = await TokenLookup().explain(neuron)
+        wrong = TokenTable((None,), (b"no such token",), (1.0,), (1.0,), 0.0)
+        return right if self.seed % 2 else replace(right, table=wrong)
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    """The command line, which knows `Guess`."""
+    known = {**registry._BUILT_IN["explainers"], "guess": f"{__name__}:Guess"}
+    monkeypatch.setitem(registry._BUILT_IN, "explainers", known)
+    registry.names.cache_clear()
+    yield in_process(monkeypatch, capsys)
+    registry.names.cache_clear()
+
+
+def test_best_of_explains_with_other_seeds_simulates_calibration_alone_and_selects(
+    here: Workspace, command: Command
+) -> None:
+    arguments = ("--site", SITE, "--neurons", "0-15", "--workspace", here.root)
+    best_of = ("--best-of", 3, "--simulator", "token-lookup")
+    asked = ("explain", "--explainer", "guess", *best_of, *arguments)
+    planned = command(*asked, "--dry-run")
+    assert "guess-best-of-3.3" in planned.out
+    assert not list(here.explanations.iterdir())
+    done = command(*asked, "--json").json()
+    name = "tiny-guess-best-of-3"
+    assert done["run"] == name
+    assert done["chosen"] == {f"{name}.1": 0, f"{name}.2": 16, f"{name}.3": 0}
+    configs = [Run(here, f"{name}.{n}").folder.manifest()["config"] for n in (1, 2, 3)]
+    assert [(config["temperature"], config["seed"]) for config in configs] == [
+        (1.0, 0),
+        (1.0, 1),
+        (1.0, 2),
+    ]
+    assert Run(here, f"{name}.1").simulators() == ["token-lookup-calibration"]
+    assert command(*asked, "--json").json()["selected"] == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--best-of", 3), "say whose by --simulator"),
+        (("--simulator", "numbers"), "only with --best-of"),
+        (("--best-of", 1, "--simulator", "constant"), "runs is 1; it must be at least 2"),
+        (
+            ("--best-of", 2, "--simulator", "constant", "--option", "temperature=0"),
+            "at temperature 0 all 2 explanations would be the same",
+        ),
+        (
+            ("--best-of", 2, "--simulator", "constant", "--explainer", "token-lookup"),
+            "unknown option of token-lookup 'temperature'",
+        ),
+    ],
+)
+def test_what_best_of_cannot_do_is_told_in_one_line(
+    here: Workspace, command: Command, more: tuple[object, ...], told: str
+) -> None:
+    done = command(
+        *("explain", "--explainer", "guess", "--site", SITE, "--workspace", here.root), *more
+    )
+    assert done.code == 2
+    assert told in done.err
+    assert done.err.count("\n") == 1
+    assert not list(here.explanations.iterdir())

@@ -71,10 +71,11 @@ def explain(
         "failures": dict(done.failures),
         **output.spending_of(done.spending, foreseen),
         **output.round_of(done.round, done.waiting),
+        "dropped": list(done.dropped),
     }
     line = f"run '{done.run.name}': {done.neurons:,} neurons explained now"
     batch = output.next_round(done.round, done.waiting, model.llm)
-    lines = [line, *output.spent(done.spending, foreseen), *batch]
+    lines = [line, *done.dropped, *output.spent(done.spending, foreseen), *batch]
     output.show(report if as_json else lines, as_json)
     output.end(done.failures)
 
@@ -137,12 +138,14 @@ def _report(done: "Simulated", foreseen: "Expected | None") -> dict[str, object]
         "simulated": done.neurons,
         **output.spending_of(done.spending, foreseen),
         **output.round_of(done.round, done.waiting),
+        "dropped": list(done.dropped),
     }
 
 
 def _lines(done: "Simulated", foreseen: "Expected | None", model: ModelSettings) -> list[str]:
     return [
         f"{done.simulator}: {done.neurons:,} neurons simulated now",
+        *done.dropped,
         *output.spent(done.spending, foreseen),
         *output.next_round(done.round, done.waiting, model.llm),
     ]

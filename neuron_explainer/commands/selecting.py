@@ -95,10 +95,15 @@ def explain(
     done = best_of(here, subject, sites, settings, many, output.progress())
     stages: list[Explained | Simulated] = [*done.explained, *done.simulated]
     if as_json:
-        spending = [output.spending_of(stage.spending) for stage in stages]
+        spending = [
+            {"dropped": list(stage.dropped), **output.spending_of(stage.spending)}
+            for stage in stages
+        ]
         output.show({**_report(done.selected), "stages": spending}, True)
     else:
-        spent = [line for stage in stages for line in output.spent(stage.spending)]
+        spent = [
+            line for stage in stages for line in (*stage.dropped, *output.spent(stage.spending))
+        ]
         output.show([*_lines(done.selected, SelectSettings(many.simulator)), *spent], False)
     causes: Counter[str] = Counter()
     for stage in stages:

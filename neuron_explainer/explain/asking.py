@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from neuron_explainer.conversation import Fitted, Prompt, Turn, conversation, fitting
 from neuron_explainer.errors import ConfigError
 from neuron_explainer.explain.replies import Asked, label
 from neuron_explainer.llm.base import LLM, Capabilities, Request, lacking
+from neuron_explainer.records import Explanation, NeuronId
 
 _LEAD = "Explanation: "
 _PLAIN_STOP = ("\n",)
@@ -22,30 +24,48 @@ class Question:
     items: int  # records or tokens that it can show, at least 1
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the answer is drawn."""
+class Asking(Protocol):
+    """An explainer that asks a model: whom, and how the answer is drawn."""
 
-    max_tokens: int
-    temperature: float
-    seed: int
+    @property
+    def name(self) -> str:
+        """As in the registry."""
+
+    @property
+    def llm(self) -> LLM:
+        """Whom it asks."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Of the answer, at most."""
+
+    @property
+    def temperature(self) -> float:
+        """0: the likeliest answer."""
+
+    @property
+    def seed(self) -> int:
+        """Where the temperature is above 0."""
 
 
-async def ask(llm: LLM, question: Question, sampling: Sampling) -> str:
-    """The label that `llm` gives. Raises NeuronFailure, or LLMError when it cannot be asked."""
-    fitted = fit(question, await llm.capabilities(), sampling.max_tokens, llm.model)
+async def ask(explainer: Asking, neuron: NeuronId, question: Question) -> Explanation:
+    """The model's label. Raises NeuronFailure, or LLMError when it cannot be asked."""
+    llm = explainer.llm
+    fitted = fit(question, await llm.capabilities(), explainer.max_tokens, llm.model)
     response = await llm.complete(
         Request(
             fitted.prompt,
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            seed=sampling.seed,
+            max_tokens=explainer.max_tokens,
+            temperature=explainer.temperature,
+            seed=explainer.seed,
             stop=_PLAIN_STOP if isinstance(fitted.prompt, str) else (),
         )
     )
-    answers = tuple(example.answer for example in question.examples[: fitted.examples])
-    asked = Asked(question.system, question.about(fitted.items), answers)
-    return label(response.text, response.finish_reason, asked)
+    shown = fitted.fit
+    answers = tuple(example.answer for example in question.examples[: shown.examples])
+    asked = Asked(question.system, question.about(shown.items or 0), answers)
+    text = label(response.text, response.finish_reason, asked)
+    return Explanation(neuron, explainer.name, text, fit=shown)
 
 
 def fit(question: Question, capabilities: Capabilities, max_tokens: int, model: str) -> Fitted:

@@ -9,6 +9,7 @@ from neuron_explainer import registry
 from neuron_explainer.config import ExplainSettings
 from neuron_explainer.errors import DataError
 from neuron_explainer.explain.base import Explainer, check_sites
+from neuron_explainer.fits import note_fits
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Expected, Forecast, expected
@@ -46,6 +47,7 @@ class Explained:
     spending: Spending | None = None  # of the language model, now
     waiting: int = 0  # neurons in shards that are answered in a later round of batch files
     round: Round | None = None
+    dropped: Sequence[str] = ()  # from prompts, to fit the model's context
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ async def explain(
         stage = _Stage(run, record_sets, explainer, llm)
         with locked(folder.path):
             total, waiting = await _explain_all(stage, chosen, settings, progress, forecast)
+            dropped = await note_fits(
+                folder, run.sites() if folder.exists else (), "explanations", llm
+            )
         causes = count_causes(folder, run.sites() if folder.exists else ())
         ended = round_of(llm)
         return Explained(
@@ -96,6 +101,7 @@ async def explain(
             None if llm is None else llm.spending,
             waiting,
             None if ended is None else ended.report(),
+            dropped,
         )
 
 

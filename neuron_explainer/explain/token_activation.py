@@ -9,7 +9,7 @@ from typing import ClassVar
 from neuron_explainer import prompts
 from neuron_explainer.activations import END, START
 from neuron_explainer.conversation import Turn
-from neuron_explainer.explain.asking import Question, Sampling, ask, check_option
+from neuron_explainer.explain.asking import Question, ask, check_option
 from neuron_explainer.explain.shown import Shown, ShownRecord, choose, examples
 from neuron_explainer.few_shot import load_few_shot
 from neuron_explainer.llm.base import LLM, Feature
@@ -46,9 +46,7 @@ class TokenActivation:
     async def explain(self, neuron: NeuronRecord) -> Explanation:
         """Raises NeuronFailure when the neuron never fires or the reply is no label."""
         shown = choose(neuron, self.records, self.quantile, self.contrast, self.seed)
-        sampling = Sampling(self.max_tokens, self.temperature, self.seed)
-        text = await ask(self.llm, self.question(shown), sampling)
-        return Explanation(neuron.neuron, self.name, text)
+        return await ask(self, neuron.neuron, self.question(shown))
 
     def question(self, shown: Shown) -> Question:
         """What is asked about these records."""

@@ -13,7 +13,7 @@ from neuron_explainer import prompts
 from neuron_explainer.activations import normalise
 from neuron_explainer.conversation import Turn
 from neuron_explainer.errors import ConfigError, NeuronFailure
-from neuron_explainer.explain.asking import Question, Sampling, ask, check_option
+from neuron_explainer.explain.asking import Question, ask, check_option
 from neuron_explainer.few_shot import FewShotNeuron, load_few_shot
 from neuron_explainer.llm.base import LLM, Feature
 from neuron_explainer.records import Explanation, NeuronRecord, TokenRows
@@ -78,9 +78,7 @@ class TokenSpace:
 
     async def explain(self, neuron: NeuronRecord) -> Explanation:
         """Raises NeuronFailure when there are no tokens to show or the reply is no label."""
-        sampling = Sampling(self.max_tokens, self.temperature, self.seed)
-        text = await ask(self.llm, self.question(self.lists(neuron)), sampling)
-        return Explanation(neuron.neuron, self.name, text)
+        return await ask(self, neuron.neuron, self.question(self.lists(neuron)))
 
     def lists(self, neuron: NeuronRecord) -> Lists:
         """What is shown of `neuron`. Raises NeuronFailure when what `source` needs is not there."""

@@ -18,7 +18,7 @@ from neuron_explainer import prompts, token_text
 from neuron_explainer.activations import END, LEVELS, START
 from neuron_explainer.few_shot import FewShotRecord, load_few_shot
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Reading, Request, reader, require
-from neuron_explainer.records import Explanation, Simulation, Stimulus
+from neuron_explainer.records import Explanation, Fit, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
     ALTERNATIVES,
     at_least,
@@ -71,11 +71,11 @@ class AllAtOnceSimulator(OwnExplanation):
         if capabilities.reading:
             return defined(await self._read(explanation.text, stimuli), stimuli)
         require(capabilities, self.needs, self.llm.model)
-        head = self._head(explanation.text, stimuli, capabilities)
+        head, fit = self._head(explanation.text, stimuli, capabilities)
         simulations = await together(
             self._sequence(head, stimulus, capabilities) for stimulus in stimuli
         )
-        return defined(simulations, stimuli)
+        return defined(simulations, stimuli, fit)
 
     async def _read(self, explanation: str, stimuli: Sequence[Stimulus]) -> list[Simulation]:
         """All sequences of a neuron in one reading."""
@@ -104,7 +104,7 @@ class AllAtOnceSimulator(OwnExplanation):
 
     def _head(
         self, explanation: str, stimuli: Sequence[Stimulus], capabilities: Capabilities
-    ) -> str:
+    ) -> tuple[str, Fit]:
         """All of the prompt before the sequence: the same for every sequence of a neuron."""
         examples = min(self.few_shot, len(load_few_shot(self.prompts)))
         introduction = _introduction(explanation, self.prompts)
@@ -113,7 +113,8 @@ class AllAtOnceSimulator(OwnExplanation):
         def head(number: int) -> str:
             return f"{_examples(number, self.prompts)}\n\n{introduction}\n\n"
 
-        return head(fitted(self.llm, capabilities, lambda n: head(n) + longest, examples, 1))
+        fit = fitted(self.llm, capabilities, lambda n: head(n) + longest, examples, 1)
+        return head(fit.examples), fit
 
     async def _sequence(
         self, head: str, stimulus: Stimulus, capabilities: Capabilities

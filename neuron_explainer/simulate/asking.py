@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from neuron_explainer.conversation import Prompt, Turn, conversation, fitting
 from neuron_explainer.errors import ConfigError, Deferred, NeuronFailure
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, require
-from neuron_explainer.records import Simulation, Stimulus
+from neuron_explainer.records import Fit, Simulation, Stimulus
 
 Result = TypeVar("Result")
 
@@ -37,14 +38,13 @@ def fitted(
     make: Callable[[int], Prompt],
     examples: int,
     answer: int,
-) -> int:
+) -> Fit:
     """How many of the examples leave room for `answer` tokens; `make(n)` is a prompt with n.
 
     Raises NeuronFailure("context-overflow").
     """
-    return fitting(
-        lambda number, _: make(number), examples, 1, answer, capabilities, llm.model
-    ).examples
+    made = fitting(lambda number, _: make(number), examples, 1, answer, capabilities, llm.model)
+    return replace(made.fit, items=None, items_dropped=None)
 
 
 def asking(
@@ -55,7 +55,7 @@ def asking(
     questions: Sequence[str],
     answer: int,
     lead: str,
-) -> Callable[[str], Prompt]:
+) -> tuple[Callable[[str], Prompt], Fit]:
     """Question → prompt, with the examples that leave room for the longest of `questions`.
 
     Raises NeuronFailure("context-overflow").
@@ -65,8 +65,8 @@ def asking(
         return conversation(capabilities.chat, system, turns[:number], question, lead)
 
     longest = max(questions, key=len, default="")
-    number = fitted(llm, capabilities, lambda n: prompt(n, longest), len(turns), answer)
-    return partial(prompt, number)
+    fit = fitted(llm, capabilities, lambda n: prompt(n, longest), len(turns), answer)
+    return partial(prompt, fit.examples), fit
 
 
 async def together(jobs: Iterable[Awaitable[Result]]) -> list[Result]:
@@ -84,8 +84,13 @@ def _rank(error: BaseException) -> int:
     return int(isinstance(error, Deferred))  # as long as one answer is to come, nothing is settled
 
 
-def defined(simulations: list[Simulation], stimuli: Sequence[Stimulus]) -> list[Simulation]:
-    """The simulations. Raises NeuronFailure when not one scored position has a prediction."""
+def defined(
+    simulations: list[Simulation], stimuli: Sequence[Stimulus], fit: Fit | None = None
+) -> list[Simulation]:
+    """The simulations, made by prompts that fit so; None: what was fitted is not known.
+
+    Raises NeuronFailure when not one scored position has a prediction.
+    """
     scored = [
         simulation.activations[stimulus.scored]
         for simulation, stimulus in zip(simulations, stimuli, strict=True)
@@ -96,4 +101,4 @@ def defined(simulations: list[Simulation], stimuli: Sequence[Stimulus]) -> list[
             "the model's replies hold no number from 0 to 10 at any token: use one that follows "
             "instructions",
         )
-    return simulations
+    return [replace(simulation, fit=fit) for simulation in simulations]

@@ -18,7 +18,7 @@ from neuron_explainer.activations import END, LEVELS, START
 from neuron_explainer.conversation import Prompt, Turn
 from neuron_explainer.few_shot import FewShotRecord, load_few_shot
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Response
-from neuron_explainer.records import Explanation, FloatArray, Simulation, Stimulus
+from neuron_explainer.records import Explanation, Fit, FloatArray, Simulation, Stimulus
 from neuron_explainer.simulate.asking import asking, at_least, checked, defined, together
 from neuron_explainer.simulate.base import OwnExplanation
 from neuron_explainer.simulate.readings import Columns, expected_in
@@ -56,12 +56,12 @@ class NumbersSimulator(OwnExplanation):
         capabilities = await checked(self.llm, self.needs)
         introduction = _introduction(explanation.text, self.prompts)
         questions = [f"{introduction}\n{_rows(rendered(stimulus))}" for stimulus in stimuli]
-        ask = self._asking(questions, stimuli, capabilities)
+        ask, fit = self._asking(questions, stimuli, capabilities)
         simulations = await together(
             self._sequence(ask(question), stimulus, capabilities)
             for question, stimulus in zip(questions, stimuli, strict=True)
         )
-        return defined(simulations, stimuli)
+        return defined(simulations, stimuli, fit)
 
     @property
     def _form(self) -> Form:
@@ -69,7 +69,7 @@ class NumbersSimulator(OwnExplanation):
 
     def _asking(
         self, questions: Sequence[str], stimuli: Sequence[Stimulus], capabilities: Capabilities
-    ) -> Callable[[str], Prompt]:
+    ) -> tuple[Callable[[str], Prompt], Fit]:
         """Question → prompt, with the examples that leave room for the longest question."""
         kind = "dense" if self.dense else "sparse"
         system = prompts.render(f"simulate-numbers/system-{kind}", {}, self.prompts)

@@ -15,7 +15,7 @@ from neuron_explainer import prompts, token_text
 from neuron_explainer.conversation import Prompt, Turn
 from neuron_explainer.few_shot import FewShotNeuron, FewShotRecord, load_few_shot
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Request
-from neuron_explainer.records import Explanation, Simulation, Stimulus
+from neuron_explainer.records import Explanation, Fit, Simulation, Stimulus
 from neuron_explainer.simulate.asking import (
     ALTERNATIVES,
     asking,
@@ -63,14 +63,14 @@ class OneAtATimeSimulator(OwnExplanation):
             for begin in [shown(stimulus).start]
             for place in np.flatnonzero(stimulus.scored).tolist()
         ]
-        ask = self._asking([question for _, _, question in questions], capabilities)
+        ask, fit = self._asking([question for _, _, question in questions], capabilities)
         values = await together(
             self._level(ask(question), capabilities) for _, _, question in questions
         )
         activations = [np.full(len(stimulus.tokens), np.nan, np.float32) for stimulus in stimuli]
         for (number, place, _), value in zip(questions, values, strict=True):
             activations[number][place] = value
-        return defined([Simulation(row) for row in activations], stimuli)
+        return defined([Simulation(row) for row in activations], stimuli, fit)
 
     def _question(
         self, explanation: str, tokens: Sequence[bytes], place: int, begin: int = 0
@@ -84,7 +84,7 @@ class OneAtATimeSimulator(OwnExplanation):
 
     def _asking(
         self, questions: Sequence[str], capabilities: Capabilities
-    ) -> Callable[[str], Prompt]:
+    ) -> tuple[Callable[[str], Prompt], Fit]:
         """Question → prompt, with the examples that leave room for the longest question."""
         system = prompts.render("simulate-one-at-a-time/system", {}, self.prompts)
         # After a tab a number is the same token as at the beginning of a chat's answer.

@@ -9,6 +9,7 @@ from typing import Any
 from neuron_explainer import registry
 from neuron_explainer.config import SimulateSettings
 from neuron_explainer.errors import ConfigError, RunMismatch
+from neuron_explainer.fits import note_fits
 from neuron_explainer.llm.base import LLM
 from neuron_explainer.llm.batch_round import Round
 from neuron_explainer.llm.compose import Spending, Stack
@@ -54,6 +55,7 @@ class Simulated:
     spending: Spending | None = None  # of the language model, now
     waiting: int = 0  # neurons in shards that are answered in a later round of batch files
     round: Round | None = None
+    dropped: Sequence[str] = ()  # from prompts, to fit the model's context
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ async def simulate(
         with locked(folder.path):
             stage = _Stage(run, folder, simulator, settings, llm)
             total, waiting = await _simulate_all(stage, progress, forecast)
+            dropped = await note_fits(folder, run.sites(), "simulations", llm)
         ended = round_of(llm)
         return Simulated(
             name,
@@ -106,6 +109,7 @@ async def simulate(
             None if llm is None else llm.spending,
             waiting,
             None if ended is None else ended.report(),
+            dropped,
         )
 
 

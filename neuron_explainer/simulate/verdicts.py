@@ -20,7 +20,7 @@ from neuron_explainer.activations import END, LEVELS, START
 from neuron_explainer.conversation import Prompt, Turn
 from neuron_explainer.few_shot import FewShotNeuron, load_few_shot
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Response
-from neuron_explainer.records import Explanation, Simulation, Stimulus
+from neuron_explainer.records import Explanation, Fit, Simulation, Stimulus
 from neuron_explainer.simulate.asking import asking, at_least, checked, together
 from neuron_explainer.simulate.base import Predicted, others_explanation
 from neuron_explainer.simulate.readings import Columns
@@ -82,7 +82,7 @@ class VerdictSimulator(ABC):
         questions = [
             f"{introduction}\n{_rows([texts[place] or '' for place in batch])}" for batch in batches
         ]
-        ask = self._asking(questions, capabilities)
+        ask, fit = self._asking(questions, capabilities)
         answers = await together(
             self._verdicts(ask(question), len(batch), capabilities)
             for question, batch in zip(questions, batches, strict=True)
@@ -93,7 +93,7 @@ class VerdictSimulator(ABC):
             for place, verdict in zip(batch, answer, strict=True)
         }
         return [
-            _constant(stimulus, verdicts.get(place, np.nan))
+            _constant(stimulus, verdicts.get(place, np.nan), fit)
             for place, stimulus in enumerate(stimuli)
         ]
 
@@ -111,7 +111,7 @@ class VerdictSimulator(ABC):
 
     def _asking(
         self, questions: Sequence[str], capabilities: Capabilities
-    ) -> Callable[[str], Prompt]:
+    ) -> tuple[Callable[[str], Prompt], Fit]:
         """Question → prompt, with the examples that leave room for the longest question."""
         system = self._render("system")
         turns = _examples(type(self), self.few_shot, self.prompts)
@@ -159,10 +159,10 @@ def _probability(columns: Columns | None, entry: Entry) -> float:
     return float(entry.value)
 
 
-def _constant(stimulus: Stimulus, probability: float) -> Simulation:
+def _constant(stimulus: Stimulus, probability: float, fit: Fit) -> Simulation:
     activations = np.full(len(stimulus.tokens), np.nan, np.float32)
     activations[shown(stimulus)] = LEVELS * probability
-    return Simulation(activations)
+    return Simulation(activations, fit=fit)
 
 
 @cache

@@ -22,7 +22,7 @@ from neuron_explainer.explain.max_act_logits import MaxActLogits
 from neuron_explainer.explain.shown import choose
 from neuron_explainer.few_shot import load_few_shot
 from neuron_explainer.llm.base import Capabilities, Message
-from neuron_explainer.records import Explanation, NeuronRecord
+from neuron_explainer.records import Explanation, Fit, NeuronRecord
 
 NAMES = ("token-activation", "highlight", "token-space", "max-act-logits")
 WITH_RECORDS = ("token-activation", "highlight", "max-act-logits")
@@ -234,3 +234,15 @@ def test_what_cannot_fit_whatever_the_tokenizer_is_refused_with_the_numbers(name
         explain(name, llm, rivers())
     assert caught.value.cause == "context-overflow"
     assert not llm.requests
+
+
+def test_an_explanation_says_what_was_dropped_to_fit_the_context() -> None:
+    llm = CannedLLM(able=CHAT)
+    whole = explain("highlight", llm, rivers()).fit
+    assert whole == Fit(4, 0, 2, 0)
+    room = estimated_tokens(llm.requests[0].prompt) + 100
+    shorter = explain("highlight", CannedLLM(able=replace(CHAT, context=room - 1)), rivers()).fit
+    assert shorter == Fit(3, 1, 2, 0)
+    bare = explain("highlight", CannedLLM(able=replace(CHAT, context=330)), rivers()).fit
+    assert bare is not None
+    assert (bare.examples, bare.examples_dropped) == (0, 4)
