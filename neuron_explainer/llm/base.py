@@ -180,6 +180,7 @@ class Masses:
 
     values: NDArray[np.float32]
     usage: Usage
+    prefix: int | None = None  # which of the prefixes was read; None: saved before that was kept
 
 
 @dataclass(frozen=True, slots=True)

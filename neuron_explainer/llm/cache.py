@@ -227,7 +227,8 @@ def decode(content: bytes) -> Response:
 
 def encode_masses(masses: Masses) -> bytes:
     """Masses as they are saved: a line of JSON, then the values' bytes."""
-    line = orjson.dumps({"shape": masses.values.shape, "usage": masses.usage})
+    header = {"shape": masses.values.shape, "usage": masses.usage, "prefix": masses.prefix}
+    line = orjson.dumps(header)
     return line + b"\n" + masses.values.astype("<f4").tobytes()
 
 
@@ -237,7 +238,7 @@ def decode_masses(content: bytes) -> Masses:
     try:
         header = orjson.loads(line)
         made = np.frombuffer(values, "<f4").reshape(header["shape"])
-        return Masses(made, Usage(**header["usage"]))
+        return Masses(made, Usage(**header["usage"]), header.get("prefix"))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(error) from error
 

@@ -58,7 +58,8 @@ class LocalReader:
         run, whole = self._passes.run - before, sum(len(prompt.ids) for prompt in task.prompts)
         parts = [_at_places(*pair) for pair in zip(task.prompts, rows, strict=True)]
         values = np.concatenate(parts)
-        return Masses(values, Usage(max(whole, run), max(0, whole - run), 0, 1))
+        usage = Usage(max(whole, run), max(0, whole - run), 0, 1)
+        return Masses(values, usage, reading.prefixes.index(prefix))
 
     def _rows(self, task: Task, prefix: str) -> list[Tensor]:
         """Of each prompt the masses (reads, targets)."""

@@ -69,7 +69,8 @@ class AllAtOnceSimulator(OwnExplanation):
         """Expected activations from 0 to 10. Raises NeuronFailure, LLMError."""
         capabilities = await self.llm.capabilities()
         if capabilities.reading:
-            return defined(await self._read(explanation.text, stimuli), stimuli)
+            simulations, fit = await self._read(explanation.text, stimuli)
+            return defined(simulations, stimuli, fit)
         require(capabilities, self.needs, self.llm.model)
         head, fit = self._head(explanation.text, stimuli, capabilities)
         simulations = await together(
@@ -77,12 +78,14 @@ class AllAtOnceSimulator(OwnExplanation):
         )
         return defined(simulations, stimuli, fit)
 
-    async def _read(self, explanation: str, stimuli: Sequence[Stimulus]) -> list[Simulation]:
+    async def _read(
+        self, explanation: str, stimuli: Sequence[Stimulus]
+    ) -> tuple[list[Simulation], Fit | None]:
         """All sequences of a neuron in one reading."""
         asked = [stimulus for stimulus in stimuli if stimulus.scored.any()]
         simulations = [_undefined(stimulus) for stimulus in stimuli]
         if not asked:
-            return simulations
+            return simulations, None
         numbers = range(min(self.few_shot, len(load_few_shot(self.prompts))), -1, -1)
         reading = Reading(
             tuple(f"{_examples(number, self.prompts)}\n\n" for number in numbers),
@@ -100,7 +103,8 @@ class AllAtOnceSimulator(OwnExplanation):
                 places = simulation.activations[shown(stimulus)]
                 places[:] = expected[begin : begin + len(places)]
                 begin += len(places)
-        return simulations
+        prefix = masses.prefix  # each holds one example less than the one before
+        return simulations, None if prefix is None else Fit(numbers[prefix], prefix)
 
     def _head(
         self, explanation: str, stimuli: Sequence[Stimulus], capabilities: Capabilities

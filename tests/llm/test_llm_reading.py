@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import torch
 import transformers
@@ -15,13 +16,15 @@ from reading_parts import TOKENS, Unread, explained, simulated, stimuli
 from tokenizers import AddedToken, normalizers
 
 from neuron_explainer.errors import LLMError, NeuronFailure
-from neuron_explainer.llm.base import BackendSettings, Masses, Reading, reader
+from neuron_explainer.llm.base import BackendSettings, Masses, Reading, Usage, reader
+from neuron_explainer.llm.cache import decode_masses
 from neuron_explainer.llm.compose import LLMSettings, Stack, open_llm
 from neuron_explainer.llm.forecast import FORECAST, Forecast
 from neuron_explainer.llm.limits import Caps
 from neuron_explainer.llm.local import Local
 from neuron_explainer.llm.local_prompts import Tokens
 from neuron_explainer.llm.local_reading import LocalReader
+from neuron_explainer.records import Fit
 from neuron_explainer.simulate.all_at_once import AllAtOnceSimulator
 
 BODIES = tuple(
@@ -281,7 +284,10 @@ def test_the_first_prefix_that_leaves_room_is_taken(assets: Path) -> None:
     local = load(assets / "stories260K" / "hf")
     some = fresh(local)
     long = replace(READING, prefixes=("word " * 600, *READING.prefixes))
-    assert same(read(some, long), plainly(local))
+    second = read(some, long)
+    assert same(second, plainly(local))
+    assert second.prefix == 1
+    assert read(some).prefix == 0
     with pytest.raises(NeuronFailure, match=r"prompt's \d+ tokens .* 512 that") as caught:
         read(some, replace(READING, prefixes=("word " * 600,)))
     assert caught.value.cause == "context-overflow"
@@ -307,8 +313,28 @@ def test_finished_neurons_are_kept_and_accounted_for(assets: Path, tmp_path: Pat
     (kept,) = reading_with(again, READING)
     assert kept.values.tobytes() == first.values.tobytes()
     assert kept.values.shape == (PLACES, 11)
+    assert kept.prefix == first.prefix == 0
     assert again.spending.cache_hits == 1
     assert again.spending.usage.tokens == 0
+
+
+def test_masses_that_were_saved_without_their_prefix_are_read() -> None:
+    line = orjson.dumps({"shape": [1, 2], "usage": Usage(7)})
+    old = decode_masses(line + b"\n" + np.float32([[0.5, 1.5]]).tobytes())
+    assert (old.values.tolist(), old.usage, old.prefix) == ([[0.5, 1.5]], Usage(7), None)
+
+
+def test_a_simulation_says_how_many_examples_its_reading_had_room_for(
+    assets: Path, stories: Local
+) -> None:
+    small = load(assets / "gpt2-local")  # a context of 256
+    for local, few_shot, fit in ((small, 1, Fit(0, 1)), (stories, 1, Fit(1, 0))):
+        made = asyncio.run(
+            AllAtOnceSimulator(local, few_shot=few_shot).simulate(
+                explained("tens"), stimuli(TOKENS[:2])
+            )
+        )
+        assert [simulation.fit for simulation in made] == [fit, fit]
 
 
 def test_a_cap_on_tokens_holds(assets: Path) -> None:
