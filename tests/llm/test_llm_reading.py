@@ -320,7 +320,7 @@ def test_finished_neurons_are_kept_and_accounted_for(assets: Path, tmp_path: Pat
 
 def test_masses_that_were_saved_without_their_prefix_are_read() -> None:
     line = orjson.dumps({"shape": [1, 2], "usage": Usage(7)})
-    old = decode_masses(line + b"\n" + np.float32([[0.5, 1.5]]).tobytes())
+    old = decode_masses(line + b"\n" + np.array([[0.5, 1.5]], np.float32).tobytes())
     assert (old.values.tolist(), old.usage, old.prefix) == ([[0.5, 1.5]], Usage(7), None)
 
 
