@@ -54,10 +54,15 @@ def load_few_shot(folder: Path | None = None) -> tuple[FewShotNeuron, ...]:
 
     `folder` is a workspace's `prompts/`. Raises PromptError.
     """
+    return _load(few_shot_files(folder))
+
+
+def few_shot_files(folder: Path | None = None) -> tuple[Path, ...]:
+    """The files that `load_few_shot` reads. Raises PromptError."""
     for root in (folder, workspace.shipped() / "prompts"):
         files = sorted((root / "few-shot").glob("*.toml")) if root is not None else []
         if files:
-            return _load(tuple(files))
+            return tuple(files)
     raise PromptError("no examples in prompts/few-shot/; restore them from the package")
 
 

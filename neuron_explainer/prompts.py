@@ -20,6 +20,16 @@ def load(name: str, folder: Path | None = None) -> str:
     raise PromptError(f"no template prompts/{name}.txt; restore it from the package")
 
 
+def files(name: str, folder: Path | None = None) -> dict[str, Path]:
+    """Where the template `name` is read from, or those of the folder `name`, by their names."""
+    found: dict[str, Path] = {}
+    for root in (workspace.shipped() / "prompts", folder):
+        if root is not None:  # the workspace's own last: it goes before the package's
+            paths = [root / f"{name}.txt", *sorted((root / name).glob("*.txt"))]
+            found |= {str(path.relative_to(root)): path for path in paths if path.is_file()}
+    return found
+
+
 def render(name: str, variables: Mapping[str, str], folder: Path | None = None) -> str:
     """The template with every variable in its place. Raises PromptError when they disagree."""
     template = load(name, folder)

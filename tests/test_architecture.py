@@ -59,7 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
     ),
-    ("runner", "shard_work", "record_set", "runs", "fits"),
+    ("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
     # stages: what a command runs
     (
         "collect.*",

@@ -32,6 +32,7 @@ class TokenLookup:
     choose: Literal["variance", "mean"] = "variance"  # which rows, when there are more
 
     name = "token-lookup"
+    templates = "token-lookup"
     context = False
 
     def __post_init__(self) -> None:

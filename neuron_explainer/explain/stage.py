@@ -15,6 +15,7 @@ from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Expected, Forecast, expected
 from neuron_explainer.llm.overflow import fitted_anew
 from neuron_explainer.llm.session import PRICES, opened, round_of, wants_all
+from neuron_explainer.prompt_hashes import note_prompts
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, Failure, NeuronRecord
 from neuron_explainer.runner import (
@@ -117,6 +118,7 @@ async def _explain_all(
     subject = next(iter(stage.record_sets.values())).subject
     options = registry.options_of(stage.explainer)
     folder.open({"subject": subject, "explainer": settings.explainer, **options})
+    note_prompts(folder, stage.explainer, getattr(stage.explainer, "templates", settings.explainer))
     settle(folder)
     _check_inputs(stage.run, stage.record_sets)
     works = _todo(folder, chosen, settings)

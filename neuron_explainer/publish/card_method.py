@@ -8,6 +8,7 @@ from neuron_explainer.publish.manifests import Made
 from neuron_explainer.publish.markdown import bullets, code, line, table
 
 _ELSEWHERE = {"subject", "explainer", "simulator", "prompts", "run", "files", "sha256"}
+_DIGITS = 12  # of a hash; the manifest has all of them
 _SPLITS = (
     ("train", "every 4th top record", "explanations are written from it"),
     ("calibration", "top and random records", "calibrations are fitted on it"),
@@ -56,7 +57,9 @@ def _prompts(made: Made) -> str:
         return "not known: imported"
     found = made.config.get("prompts") or made.manifest.get("prompts")
     if isinstance(found, Mapping):
-        return ", ".join(f"{code(str(name))} {code(str(digest))}" for name, digest in found.items())
+        return ", ".join(
+            f"{code(str(name))} {code(str(digest)[:_DIGITS])}" for name, digest in found.items()
+        )
     if found:
         return code(str(found))
     return "no hash recorded" if "llm" in made.config else "none: no language model"

@@ -16,6 +16,7 @@ from neuron_explainer.llm.compose import Spending, Stack
 from neuron_explainer.llm.forecast import Expected, Forecast, expected
 from neuron_explainer.llm.overflow import fitted_anew
 from neuron_explainer.llm.session import PRICES, opened, round_of, wants_all
+from neuron_explainer.prompt_hashes import note_prompts
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import (
     Explanation,
@@ -123,6 +124,7 @@ async def _simulate_all(
         _check_quantile(stage.run, simulator)
         config["quantile"] = True
     folder.open(config | registry.options_of(simulator))
+    note_prompts(folder, simulator, f"simulate-{simulator.name}")
     folder.update({"predicts": predicted_by(simulator)})
     settle(folder)
     _note_inputs(stage.run, folder)
