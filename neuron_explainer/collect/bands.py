@@ -1,15 +1,17 @@
 """Random excerpts from each quantile band of a neuron's per-excerpt maximum, in one pass.
 
-Which band an excerpt belongs to is known only at the end. So each band keeps more candidates than
-it needs, drawn at random from the excerpts that may still fall into it: those inside the quantiles
-of the excerpts seen so far, widened by four standard errors. Excerpts must come in random order.
-At the end the exact boundaries decide, and a band takes its candidates of highest priority. Where
-too few of them are inside, as for one neuron in ten while the quantiles are not well known, those
-inside among the random and the top records are candidates, too.
+Which band an excerpt belongs to is known only at the end. So for each band a few excerpts are drawn
+from the whole corpus by their random priority, at a rate that leaves some tens of them above the
+band's lower end, and of those drawn the ones of largest maximum are kept; the lowest band keeps a
+uniform sample. At the end the exact boundaries decide, and a band takes its candidates of highest
+priority. Where too few of them are inside, as for a neuron in a few hundred, those inside among the
+random and the top records are candidates, too. What is kept depends on the excerpts alone, not on
+their order, so that what was kept of parts of a corpus merges into what is kept of the whole.
+(Largest elements of a hash-drawn sample: a bottom-k sketch at several rates, Cohen and Kaplan 2007,
+"Summarizing data using bottom-k sketches".)
 """
 
-from collections.abc import Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +19,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuron_explainer.collect.reservoirs import EMPTY, Reservoir, positions_of, priority_keys
+from neuron_explainer.collect.reservoirs import (
+    EMPTY,
+    PRIORITIES,
+    Reservoir,
+    positions_of,
+    priority_keys,
+    tie_breaking_keys,
+)
+from neuron_explainer.collect.state import prefixed, within
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 BANDS = tuple(zip((0.0, *QUANTILES), (*QUANTILES, 1.0), strict=True))
-_FIRST_CHECKPOINT = 64
-_CHECKPOINT_RATIO = 4
-_STANDARD_ERRORS = 4.0
-_OVERSAMPLING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,64 +46,79 @@ class BandSample:
 class BandReservoirs:
     """Candidates for every band.
 
-    `excerpts` is the size of the corpus; the per-excerpt maxima of the first `remembered` of them
-    are kept to find the boundaries, which are exact when that is all of them and otherwise those of
-    a uniform sample. Bands that lie within the `top` best excerpts need no candidates of their own.
+    `excerpts` is the size of the corpus; the per-excerpt maxima of `remembered` of them, chosen by
+    `seed`, are kept to find the boundaries, which are exact when that is all of them and otherwise
+    those of a uniform sample. Bands that lie within the `top` best excerpts need no candidates of
+    their own.
     """
 
     def __init__(
-        self, neurons: int, time: int, per_band: int, excerpts: int, remembered: int, top: int
+        self,
+        neurons: int,
+        time: int,
+        per_band: int,
+        excerpts: int,
+        remembered: int,
+        top: int,
+        seed: int = 0,
     ) -> None:
         self.per_band = per_band
-        self.seen = 0
         self._maxima = torch.empty((neurons, min(excerpts, remembered)))
-        self._next_checkpoint = _FIRST_CHECKPOINT
-        self._bounds: dict[int, tuple[Tensor, Tensor]] = {}
-        wide = [
-            band
+        self._known = 0  # columns of it that are filled
+        self._remembered = torch.zeros(excerpts, dtype=torch.bool)
+        chosen = np.random.default_rng(seed).permutation(excerpts)[:remembered]
+        self._remembered[torch.from_numpy(chosen)] = True
+        self._rates = {
+            band: _sampling(band, per_band, excerpts)
             for band, (low, _) in enumerate(BANDS)
             if np.ceil((1.0 - low) * excerpts) > top or per_band > top
-        ]
-        # one for all until the first checkpoint: so long all of them would hold the same
-        self._reservoirs = dict.fromkeys(wide, Reservoir(neurons, _OVERSAMPLING * per_band, time))
+        }
+        self._reservoirs = {
+            band: Reservoir(neurons, capacity, time) for band, (_, capacity) in self._rates.items()
+        }
 
-    def update(self, keys: Tensor, maxima: Tensor, activations: Tensor) -> None:
-        """Offer a batch: random-priority `keys` and `maxima` (neurons, batch), `activations`."""
-        room = self._maxima.shape[1] - self.seen
-        if room > 0:
-            self._maxima[:, self.seen : self.seen + maxima.shape[1]] = maxima[:, :room]
-        self.seen += maxima.shape[1]
-        for band, reservoir in self._distinct().items():
-            allowed = self._allowed(band, maxima)
-            reservoir.update(torch.where(allowed, keys, EMPTY), maxima, activations)
-        if self.seen >= self._next_checkpoint:
-            self._narrow()
-            self._next_checkpoint *= _CHECKPOINT_RATIO
+    def update(self, keys: Tensor, maxima: Tensor, activations: Tensor, positions: Tensor) -> None:
+        """Offer a batch of excerpts at `positions` (batch,).
 
-    def _distinct(self) -> dict[int, Reservoir]:
-        return self._reservoirs if self._bounds else dict(list(self._reservoirs.items())[:1])
-
-    def _allowed(self, band: int, maxima: Tensor) -> Tensor:
-        if band not in self._bounds:
-            return torch.isfinite(maxima)
-        low, high = self._bounds[band]
-        return (maxima >= low[:, None]) & (maxima <= high[:, None])
-
-    def _narrow(self) -> None:
-        """Drop what lies outside the quantiles so far, give or take their standard error."""
-        known = min(self.seen, self._maxima.shape[1])
-        ordered = self._maxima[:, :known].sort(1).values
-        for band in list(self._reservoirs)[1:] if not self._bounds else ():
-            self._reservoirs[band] = deepcopy(self._reservoirs[band])
+        Random-priority `keys` and `maxima` are (neurons, batch), `activations` (batch, time,
+        neurons).
+        """
+        self._remember(maxima[:, self._remembered[positions]])
+        finite = torch.isfinite(maxima)
+        ordered = tie_breaking_keys(maxima, keys)
         for band, reservoir in self._reservoirs.items():
-            bounds = _widened(ordered, BANDS[band])
-            self._bounds[band] = bounds
-            outside = ~self._allowed(band, reservoir.maxima)
-            reservoir.keys[outside] = EMPTY
+            drawn = finite & (keys >= self._rates[band][0])
+            order = keys if band == 0 else ordered
+            reservoir.update(keys, maxima, activations, torch.where(drawn, order, EMPTY))
+
+    def _remember(self, maxima: Tensor) -> None:
+        stop = self._known + maxima.shape[1]
+        self._maxima[:, self._known : stop] = maxima
+        self._known = stop
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it holds, by name."""
+        held = {"maxima": self._maxima[:, : self._known]}
+        for band, reservoir in self._reservoirs.items():
+            held |= prefixed(f"{band}.", reservoir.state())
+        return held
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` was taken of, which must have been made for the same corpus."""
+        self._known = 0
+        self._remember(state["maxima"])
+        for band, reservoir in self._reservoirs.items():
+            reservoir.restore(within(f"{band}.", state))
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Take in what was kept of other excerpts of the same corpus."""
+        self._remember(state["maxima"])
+        for band, reservoir in self._reservoirs.items():
+            reservoir.merge(within(f"{band}.", state))
 
     def result(self, top: Reservoir, random: Reservoir, seed: int) -> BandSample:
         """The sample of every band; `seed` is that of the priorities given to `update`."""
-        known = self._maxima[:, : min(self.seen, self._maxima.shape[1])]
+        known = self._maxima[:, : self._known]
         boundaries = np.quantile(known.numpy(), QUANTILES, axis=1).T.astype(np.float32)
         edges = np.pad(boundaries, ((0, 0), (1, 1)), constant_values=np.inf)
         edges[:, 0] = -np.inf
@@ -105,11 +126,11 @@ class BandReservoirs:
         samples = []
         for band in range(len(BANDS)):
             own = self._reservoirs.get(band, top)
-            within = limits[:, band], limits[:, band + 1]
-            sample = self._pick([own], slice(None), within, seed)
+            inside = limits[:, band], limits[:, band + 1]
+            sample = self._pick([own], slice(None), inside, seed)
             short = torch.nonzero((sample[0] == EMPTY).any(1))[:, 0]
             if own is not top and len(short):
-                fuller = self._pick([own, random, top], short, within, seed)
+                fuller = self._pick([own, random, top], short, inside, seed)
                 for part, better in zip(sample, fuller, strict=True):
                     part[short] = better
             samples.append(sample)
@@ -140,15 +161,16 @@ def _priorities(reservoir: Reservoir, seed: int) -> Tensor:
     return priority_keys(seed, len(reservoir.keys), positions_of(reservoir.keys))
 
 
-def _widened(ordered: Tensor, band: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Bounds (neurons,) that hold a band of the whole corpus, from the sorted maxima of a part."""
-    count = ordered.shape[1]
-    bounds = []
-    for quantile, sign in zip(band, (-1.0, 1.0), strict=True):
-        error = _STANDARD_ERRORS * np.sqrt(quantile * (1.0 - quantile) * count) + 1.0
-        place = quantile * (count - 1) + sign * error
-        if 0.0 < quantile < 1.0 and 0 <= place <= count - 1:
-            bounds.append(ordered[:, int(np.floor(place) if sign < 0 else np.ceil(place))])
-        else:
-            bounds.append(torch.full((len(ordered),), sign * torch.inf))
-    return bounds[0], bounds[1]
+def _sampling(band: int, per_band: int, excerpts: int) -> tuple[int, int]:
+    """The smallest key that is drawn for a band, and how many excerpts are kept of those drawn.
+
+    So many are drawn that three times `per_band` of them can be expected inside the band, and so
+    many kept that those above its lower end seldom overflow: three standard deviations.
+    """
+    low, high = BANDS[band]
+    above = (3 * per_band + 2) * (1.0 - low) / (high - low)  # expected above the lower end
+    kept = int(np.ceil(above + 3.0 * np.sqrt(above))) if per_band else 0
+    if band == 0:  # of a uniform sample half is inside
+        return EMPTY, 5 * per_band
+    rate = min(1.0, above / ((1.0 - low) * max(1, excerpts)))
+    return int((1.0 - rate) * PRIORITIES) << 32, kept

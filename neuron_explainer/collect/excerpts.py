@@ -18,7 +18,6 @@ from neuron_explainer.store import Folder, replacing
 from neuron_explainer.subjects.base import Tokenizer
 
 _WINDOW = 1024  # excerpts that are sorted by length before they are cut into batches
-_FIRST_WINDOWS = (0, 64, 256)  # small, so that the first quantiles are of a random sample
 _CHUNK = 4096  # excerpts in one block of the sequences file
 _PIECE = 1 << 20  # characters that are tokenised at once
 # a place where no tokenizer in use joins what stands on the two sides
@@ -182,7 +181,7 @@ class Batch:
 def batches(corpus: Corpus, size: int, seed: int) -> Iterator[Batch]:
     """Every excerpt once, in an order that is random but for neighbours of equal length."""
     order = np.random.default_rng(seed).permutation(len(corpus))
-    edges = [*_FIRST_WINDOWS, *range(_WINDOW, len(order), _WINDOW), len(order)]
+    edges = [*range(0, len(order), _WINDOW), len(order)]
     for start, stop in pairwise(edges):
         sequences = [(place, corpus.token_ids(place)) for place in order[start:stop]]
         sequences.sort(key=lambda item: len(item[1]), reverse=True)

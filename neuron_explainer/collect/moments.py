@@ -1,5 +1,6 @@
 """Moments, density and histogram of every neuron, in one pass and constant memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,41 @@ class MomentAccumulator:
         cells = _half_octaves(rows, second.view(torch.int32)).mul_(len(shift)).add_(self._cells)
         self._histogram.index_add_(0, cells.view(-1), self._ones[: cells.numel()])
 
+    def state(self) -> dict[str, Tensor]:
+        """All that it holds, by name; no `shift` before the first row."""
+        held = {"tokens": torch.tensor(self.tokens), "sums": self._sums}
+        held |= {"positive": self._positive, "histogram": self._histogram}
+        return held if self._shift is None else held | {"shift": self._shift}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` was taken of, which must be of as many neurons."""
+        self.tokens = int(state["tokens"])
+        self._shift = state.get("shift")
+        for held, name in self._totals():
+            held.copy_(state[name])
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Add the rows of another accumulator.
+
+        Density and histogram are exact; the power sums are moved to this one's provisional mean in
+        double precision.
+        """
+        if "shift" not in state:
+            return
+        if self._shift is None:
+            self.restore(state)
+            return
+        count = int(state["tokens"])
+        apart = state["shift"].double() - self._shift.double()
+        self._sums += _moved(state["sums"], apart, count)
+        self._positive += state["positive"]
+        self._histogram += state["histogram"]
+        self.tokens += count
+
+    def _totals(self) -> list[tuple[Tensor, str]]:
+        totals = (self._sums, self._positive, self._histogram)
+        return list(zip(totals, ("sums", "positive", "histogram"), strict=True))
+
     def result(self) -> Moments:
         """The moments of all rows so far."""
         sums = self._sums.numpy() / max(1, self.tokens)
@@ -77,6 +113,23 @@ class MomentAccumulator:
         density = positive / max(1, self.tokens)
         mean, variance, skewness, kurtosis = _central(shift, *sums)
         return Moments(self.tokens, mean, variance, skewness, kurtosis, density, histogram)
+
+
+def _moved(sums: Tensor, apart: Tensor, count: int) -> Tensor:
+    """Power sums (4, neurons) of `count` values x, of x + `apart` instead: binomial theorem."""
+    first, second, third, fourth = sums
+    return torch.stack(
+        [
+            first + count * apart,
+            second + 2 * apart * first + count * apart**2,
+            third + 3 * apart * second + 3 * apart**2 * first + count * apart**3,
+            fourth
+            + 4 * apart * third
+            + 6 * apart**2 * second
+            + 4 * apart**3 * first
+            + count * apart**4,
+        ]
+    )
 
 
 def _half_octaves(rows: Tensor, out: Tensor) -> Tensor:

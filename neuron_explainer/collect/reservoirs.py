@@ -3,12 +3,16 @@
 A key is one 64-bit integer: a rank in the upper half, the excerpt's position in the lower. Ordered
 by activation it gives the top records, by a seeded random number a uniform sample. Keys are unique,
 so what is kept does not depend on the order or the size of the batches, and two reservoirs merge.
+A reservoir may be ordered by something else than its keys, which then only name what it holds.
 """
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 EMPTY = torch.iinfo(torch.int64).min
+PRIORITIES = 1 << 31  # how many random priorities there are
 _POSITION = 0xFFFFFFFF
 
 
@@ -42,6 +46,12 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ ((value >> 16) & 0xFFFF)
 
 
+def tie_breaking_keys(maxima: Tensor, keys: Tensor) -> Tensor:
+    """Order (neurons, batch) by maximum activation, in a tie by the random priority in `keys`."""
+    ordered = activation_keys(maxima, torch.zeros(maxima.shape[1], dtype=torch.int64))
+    return torch.where(keys == EMPTY, EMPTY, (ordered & ~_POSITION) | (keys >> 32))
+
+
 def _with_position(ranks: Tensor, positions: Tensor) -> Tensor:
     return (ranks.to(torch.int64) << 32) | (_POSITION - positions)
 
@@ -52,25 +62,30 @@ def positions_of(keys: Tensor) -> Tensor:
 
 
 class Reservoir:
-    """The `capacity` excerpts with the largest keys of each neuron, with their activations."""
+    """The `capacity` excerpts of highest order of each neuron, with their activations."""
 
     def __init__(self, neurons: int, capacity: int, time: int) -> None:
         self.keys = torch.full((neurons, capacity), EMPTY, dtype=torch.int64)
+        self.order = self.keys.clone()
         self.activations = torch.zeros((neurons, capacity, time))
         self.maxima = torch.zeros((neurons, capacity))
 
-    def update(self, keys: Tensor, maxima: Tensor, activations: Tensor) -> None:
+    def update(
+        self, keys: Tensor, maxima: Tensor, activations: Tensor, order: Tensor | None = None
+    ) -> None:
         """Offer a batch: `keys`, `maxima` (neurons, batch), `activations` (batch, time, neurons).
 
-        An excerpt whose key is EMPTY is not taken.
+        `order` (neurons, batch) says which are kept, by default the keys themselves. An excerpt
+        whose order is EMPTY is not taken.
         """
+        order = keys if order is None else order
         capacity = self.keys.shape[1]
         if not capacity:
             return
-        candidates = torch.nonzero(keys.amax(1) > self.keys.amin(1))[:, 0]
+        candidates = torch.nonzero(order.amax(1) > self.order.amin(1))[:, 0]
         if not len(candidates):
             return
-        both = torch.cat([self.keys[candidates], keys[candidates]], 1)
+        both = torch.cat([self.order[candidates], order[candidates]], 1)
         kept = torch.zeros(both.shape, dtype=torch.bool)
         kept.scatter_(1, both.topk(capacity, 1, sorted=False).indices, True)
         # in each neuron as many leave as enter, and both lists go neuron by neuron
@@ -79,6 +94,7 @@ class Reservoir:
         del leaving
         neurons = candidates[entering]
         self.keys[neurons, slots] = keys[neurons, places]
+        self.order[neurons, slots] = order[neurons, places]
         self.maxima[neurons, slots] = maxima[neurons, places]
         rows = activations[places, :, neurons]  # (entering, time)
         self.activations[neurons, slots, : rows.shape[1]] = rows
@@ -86,10 +102,31 @@ class Reservoir:
             self.activations[neurons, slots, rows.shape[1] :] = 0.0
 
     def sort(self) -> None:
-        """Order every neuron's excerpts by falling key, empty slots last."""
-        order = self.keys.argsort(1, descending=True)
-        self.keys = self.keys.gather(1, order)
-        self.maxima = self.maxima.gather(1, order)
+        """Order every neuron's excerpts by falling order, empty slots last."""
+        self._take(self.order.argsort(1, descending=True))
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it holds, by name."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` was taken of, which must be a reservoir of the same shape."""
+        for name in _STATE:
+            getattr(self, name).copy_(state[name])
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Take in another reservoir, of other excerpts and the same shape, by its `state`."""
+        capacity = self.keys.shape[1]
+        for name in _STATE:
+            setattr(self, name, torch.cat([getattr(self, name), state[name]], 1))
+        self._take(self.order.topk(capacity, 1, sorted=False).indices)
+
+    def _take(self, places: Tensor) -> None:
+        for name in ("keys", "order", "maxima"):
+            setattr(self, name, getattr(self, name).gather(1, places))
         self.activations = self.activations.gather(
-            1, order[:, :, None].expand(-1, -1, self.activations.shape[2])
+            1, places[:, :, None].expand(-1, -1, self.activations.shape[2])
         )
+
+
+_STATE = ("keys", "order", "maxima", "activations")

@@ -1,5 +1,6 @@
 """What collect keeps of one site while the corpus streams through the subject."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from neuron_explainer.collect.bands import BandReservoirs
 from neuron_explainer.collect.excerpts import Batch
 from neuron_explainer.collect.moments import MomentAccumulator
 from neuron_explainer.collect.reservoirs import Reservoir, activation_keys, priority_keys
+from neuron_explainer.collect.state import prefixed, within
 from neuron_explainer.collect.token_table import TableLayout, TokenTableAccumulator
 
 RANDOM_SEED, BAND_SEED = 0x51, 0xB4  # so that the two samples are independent
@@ -40,8 +42,15 @@ class SiteCollector:
         self.top = Reservoir(neurons, sizes.top, sizes.time)
         self.random = Reservoir(neurons, sizes.random, sizes.time)
         self.bands = BandReservoirs(
-            neurons, sizes.time, sizes.per_band, sizes.excerpts, sizes.remembered, sizes.top
+            neurons,
+            sizes.time,
+            sizes.per_band,
+            sizes.excerpts,
+            sizes.remembered,
+            sizes.top,
+            seed,
         )
+        self._seen = 0
         self._turned: Tensor | None = None
         self.moments = MomentAccumulator(neurons)
         self.tables = {
@@ -56,7 +65,8 @@ class SiteCollector:
         offered = self._laid_out(values)
         self.top.update(activation_keys(maxima, positions), maxima, offered)
         self.random.update(self._priorities(RANDOM_SEED, positions), maxima, offered)
-        self.bands.update(self._priorities(BAND_SEED, positions), maxima, offered)
+        self.bands.update(self._priorities(BAND_SEED, positions), maxima, offered, positions)
+        self._seen += len(positions)
         rows = {name: table.layout.rows_of(batch.tokens) for name, table in self.tables.items()}
         for sequence, scored in enumerate(batch.scored):
             tokens = _scored_rows(values[sequence], scored)
@@ -64,12 +74,35 @@ class SiteCollector:
             for name, table in self.tables.items():
                 table.update(rows[name][sequence, scored], tokens)
 
+    def state(self) -> dict[str, Tensor]:
+        """All that it holds, by name."""
+        held: dict[str, Tensor] = {}
+        for name, part in self._parts().items():
+            held |= prefixed(f"{name}.", part.state())
+        return held
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` was taken of: a collector of the same sizes, layouts and seed."""
+        for name, part in self._parts().items():
+            part.restore(within(f"{name}.", state))
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Take in what such a collector kept of other excerpts of the corpus."""
+        for name, part in self._parts().items():
+            part.merge(within(f"{name}.", state))
+
+    def _parts(
+        self,
+    ) -> dict[str, Reservoir | BandReservoirs | MomentAccumulator | TokenTableAccumulator]:
+        parts = {"top": self.top, "random": self.random}
+        return {**parts, "bands": self.bands, "moments": self.moments, **self.tables}
+
     def _laid_out(self, values: Tensor) -> Tensor:
         """`values`, each neuron's activations of an excerpt side by side while many are kept.
 
         To pick them from afar is slow, but to turn the whole batch around pays only at first.
         """
-        if self.bands.seen > _TURNED_EXCERPTS:
+        if self._seen > _TURNED_EXCERPTS:
             self._turned = None
             return values
         batch, time, neurons = values.shape

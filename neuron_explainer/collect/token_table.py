@@ -5,6 +5,7 @@ subtracted before it is used. Tokens that are too rare share one pooled row. So 
 the memory allowed does not suffice, the rarest first; the layout says how many that are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +111,20 @@ class TokenTableAccumulator:
         """Add `activations` (tokens, neurons) to the table's `rows` (tokens,)."""
         self._sums.index_add_(0, torch.from_numpy(rows), activations)
         self._counts += np.bincount(rows, minlength=len(self._counts))
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it holds, by name."""
+        return {"sums": self._sums, "counts": torch.from_numpy(self._counts)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` was taken of, which must have the same layout."""
+        self._sums.copy_(state["sums"])
+        self._counts[:] = state["counts"].numpy()
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Add the sums of other excerpts, in single precision like those within a part."""
+        self._sums += state["sums"]
+        self._counts += state["counts"].numpy()
 
     def without(
         self, neurons: slice, held_out: "HeldOut"

@@ -21,8 +21,6 @@ from neuron_explainer.collect.reservoirs import (
 
 Floats = NDArray[np.float32]
 _PER_BAND = 4
-# batches end where collect.excerpts ends a window of excerpts that it sorts by length
-_WINDOWS = (0, 64, 256)
 
 DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]] = {
     "normal": lambda rng, shape: rng.normal(size=shape),
@@ -52,7 +50,7 @@ class Stream:
         )
         top, random = Reservoir(neurons, self.top, 1), Reservoir(neurons, self.random, 1)
         order = np.random.default_rng(self.seed).permutation(excerpts)
-        edges = [*_WINDOWS, *range(1024, excerpts, 1024), excerpts]
+        edges = [*range(0, excerpts, 1024), excerpts]
         for start, stop in pairwise(edges):
             for first in range(start, min(stop, excerpts), batch):
                 chosen = order[first : min(first + batch, stop)]
@@ -61,7 +59,7 @@ class Stream:
                 rows = maxima.T[:, None, :]
                 top.update(activation_keys(maxima, positions), maxima, rows)
                 random.update(priority_keys(self.seed + 1, neurons, positions), maxima, rows)
-                bands.update(priority_keys(self.seed, neurons, positions), maxima, rows)
+                bands.update(priority_keys(self.seed, neurons, positions), maxima, rows, positions)
         top.sort()
         random.sort()
         return bands.result(top, random, self.seed)
