@@ -43,7 +43,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 
 for command in (
-    *(inspecting.inspect, collecting.run, collecting.collect),
+    *(inspecting.inspect, collecting.run, collecting.collect, collecting.merge),
     *(explaining.explain, explaining.simulate, selecting.select),
     *(scoring.score, comparing.compare, scoring.show, publishing.publish),
 ):

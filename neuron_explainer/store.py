@@ -110,8 +110,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for writing. Raises RunLocked when another process holds it.
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold `folder` for writing. Raises RunLocked when another process holds it, or waits for it.
 
     The lock is the kernel's and goes with the process, so a crash never leaves one behind. A folder
     that was made for a block goes again when the block leaves no results in it.
@@ -123,7 +123,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise WorkspaceError(_cannot_write(folder, error)) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         os.close(descriptor)
         raise RunLocked(

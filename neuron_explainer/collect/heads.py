@@ -3,6 +3,8 @@
 A pair counts when both its tokens do: a head that has nothing to do rests on the first token.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -19,6 +21,7 @@ from neuron_explainer.collect.reservoirs import (
     positions_of,
     priority_keys,
 )
+from neuron_explainer.collect.state import Composite, Mergeable
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.head_pairs import flat_index, pair_at
 from neuron_explainer.record_set import Corpus
@@ -29,7 +32,7 @@ from neuron_explainer.store import Shard
 _SAMPLE_SEED, _PAIR_SEED = 0x51, 0x9A  # so that excerpts and pairs in them are independent
 
 
-class HeadCollector:
+class HeadCollector(Composite):
     """Of each head the strongest pair of the top excerpts, and a random one of random excerpts."""
 
     def __init__(self, heads: int, top: int, random: int, seed: int) -> None:
@@ -38,6 +41,10 @@ class HeadCollector:
         self.top = Reservoir(heads, top, 2)  # the query's and the key's position
         self.random = Reservoir(heads, random, 2)
         self.moments = MomentAccumulator(heads)
+
+    def parts(self) -> Mapping[str, Mergeable]:
+        """Pairs and moments."""
+        return {"top": self.top, "random": self.random, "moments": self.moments}
 
     def update(self, batch: Batch, norms: Tensor) -> None:
         """Take in `norms` (batch, heads, query, key) of one batch."""

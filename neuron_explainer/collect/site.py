@@ -12,7 +12,7 @@ from neuron_explainer.collect.bands import BandReservoirs
 from neuron_explainer.collect.excerpts import Batch
 from neuron_explainer.collect.moments import MomentAccumulator
 from neuron_explainer.collect.reservoirs import Reservoir, activation_keys, priority_keys
-from neuron_explainer.collect.state import prefixed, within
+from neuron_explainer.collect.state import Composite, Mergeable
 from neuron_explainer.collect.token_table import TableLayout, TokenTableAccumulator
 
 RANDOM_SEED, BAND_SEED = 0x51, 0xB4  # so that the two samples are independent
@@ -31,7 +31,7 @@ class Sizes:
     remembered: int = 0  # per-excerpt maxima kept to find the quantiles
 
 
-class SiteCollector:
+class SiteCollector(Composite):
     """Records, moments and token tables of all neurons of a site."""
 
     def __init__(
@@ -74,28 +74,10 @@ class SiteCollector:
             for name, table in self.tables.items():
                 table.update(rows[name][sequence, scored], tokens)
 
-    def state(self) -> dict[str, Tensor]:
-        """All that it holds, by name."""
-        held: dict[str, Tensor] = {}
-        for name, part in self._parts().items():
-            held |= prefixed(f"{name}.", part.state())
-        return held
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Become what `state` was taken of: a collector of the same sizes, layouts and seed."""
-        for name, part in self._parts().items():
-            part.restore(within(f"{name}.", state))
-
-    def merge(self, state: Mapping[str, Tensor]) -> None:
-        """Take in what such a collector kept of other excerpts of the corpus."""
-        for name, part in self._parts().items():
-            part.merge(within(f"{name}.", state))
-
-    def _parts(
-        self,
-    ) -> dict[str, Reservoir | BandReservoirs | MomentAccumulator | TokenTableAccumulator]:
-        parts = {"top": self.top, "random": self.random}
-        return {**parts, "bands": self.bands, "moments": self.moments, **self.tables}
+    def parts(self) -> Mapping[str, Mergeable]:
+        """Records, moments and token tables."""
+        records: dict[str, Mergeable] = {"top": self.top, "random": self.random}
+        return {**records, "bands": self.bands, "moments": self.moments, **self.tables}
 
     def _laid_out(self, values: Tensor) -> Tensor:
         """`values`, each neuron's activations of an excerpt side by side while many are kept.

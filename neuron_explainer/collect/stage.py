@@ -7,28 +7,24 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from neuron_explainer.collect import sites as site_choice
+from neuron_explainer.collect.checkpoint import STATE_VERSION, Checkpoints
 from neuron_explainer.collect.corpus import CorpusSource
-from neuron_explainer.collect.excerpts import Batch, ExcerptRule, batches, write_corpus
-from neuron_explainer.collect.heads import HeadCollector, HeadTables
+from neuron_explainer.collect.excerpts import ExcerptRule, write_corpus
 from neuron_explainer.collect.logit_effects import LogitEffects
-from neuron_explainer.collect.site import SiteCollector, Sizes
-from neuron_explainer.collect.tables import SiteTables
-from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
+from neuron_explainer.collect.streaming import Plan, notices_of, stream, write
+from neuron_explainer.collect.token_table import TableLayout
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import CorpusError, SubjectError
 from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
-from neuron_explainer.store import Folder, locked, shards_of
-from neuron_explainer.subjects.base import HeadReader, Observer, Subject, Tokenizer
+from neuron_explainer.store import Folder, locked
+from neuron_explainer.subjects.base import HeadReader, Subject, Tokenizer
 from neuron_explainer.subjects.sparse_formats import files_of, site_of
 from neuron_explainer.workspace import check_name
 
-_FLOAT = 4  # bytes
+CHECKPOINT = "checkpoint.npz"
 _FEWEST_EXCERPTS = 4  # so that every split has a top and a random record
 
 
@@ -78,6 +74,44 @@ def collect(
     subject: Subject | None = None,
 ) -> Collected:
     """Collect into `data/<subject>/`. Sites that are complete are not run again."""
+    ready = prepare(subject_settings, settings, subject)
+    with locked(data / ready.name):
+        corpus = tokenised(data, ready, settings, progress)
+        folders = {site: RecordSet(data, ready.name, site).folder for site in ready.widths}
+        config = configuration(ready.settings, settings, corpus)
+        for site, folder in folders.items():
+            folder.open(config | {"site": site})
+        skipped = tuple(site for site, folder in folders.items() if folder.complete)
+        todo = {site: width for site, width in ready.widths.items() if site not in skipped}
+        # of all sites, so that a resumed run shares the memory as an undisturbed one does
+        plan = Plan.of(corpus, settings, ready.widths) if todo else None
+        if plan is not None:
+            key = pass_key(config, ready.widths, settings) | {"todo": list(todo)}
+            kept = Checkpoints(data / ready.name / CHECKPOINT, key, settings.checkpoint)
+            collectors = stream(ready.subject, corpus, todo, plan, settings, progress, kept)
+            effects = LogitEffects(ready.subject, settings.logit_tokens)
+            write(folders, collectors, effects.shard, corpus, settings, progress)
+            kept.remove()
+    layouts = {} if plan is None else plan.layouts
+    notices = (*_known_only_by_inspection(ready.subject), *notices_of(layouts, settings))
+    return Collected(ready.name, corpus, ready.widths, skipped, notices, layouts)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A subject that is loaded, and what of it is collected."""
+
+    name: str
+    subject: Subject
+    source: CorpusSource
+    widths: Mapping[str, int]  # of the sites that were chosen
+    settings: SubjectSettings  # with every autoencoder's site
+
+
+def prepare(
+    subject_settings: SubjectSettings, settings: CollectSettings, subject: Subject | None
+) -> Ready:
+    """Load the subject and choose its sites. Raises CorpusError or SubjectError."""
     if not settings.corpus:
         raise CorpusError("no corpus was named: give --corpus FILE, or one in run.toml")
     source = CorpusSource(Path(settings.corpus), settings.split_on, settings.text_field)
@@ -87,27 +121,18 @@ def collect(
     chosen = _chosen(subject, settings, subject_settings)
     if settings.sign == "negative":
         subject, chosen = _negated(subject, chosen)
+    known = _sites(subject)
+    widths = {site: known[site] for site in chosen}
     name = check_name(subject_settings.folder_name)
-    with locked(data / name):
-        corpus = _corpus(data / name / "corpus", source, subject, settings, progress)
-        folders = {site: RecordSet(data, name, site).folder for site in chosen}
-        config = _config(subject_settings, settings, corpus)
-        for site, folder in folders.items():
-            folder.open(config | {"site": site})
-        skipped = tuple(site for site, folder in folders.items() if folder.complete)
-        known = _sites(subject)
-        widths = {site: known[site] for site in chosen}
-        todo = {site: widths[site] for site in chosen if site not in skipped}
-        # of all sites, so that a resumed run shares the memory as an undisturbed one does
-        neurons = sum(width for site, width in widths.items() if not is_pattern(site))
-        layouts = _layouts(corpus, settings, neurons) if todo and neurons else {}
-        if todo:
-            most = settings.memory_mb * 2**20 // 4 // (_FLOAT * max(1, neurons))
-            collectors = _stream(subject, corpus, todo, layouts, most, settings, progress)
-            effects = LogitEffects(subject, settings.logit_tokens)
-            _write(folders, collectors, effects, corpus, settings, progress)
-    notices = (*_known_only_by_inspection(subject), *_notices(layouts, settings))
-    return Collected(name, corpus, widths, skipped, notices, layouts)
+    return Ready(name, subject, source, widths, subject_settings)
+
+
+def pass_key(
+    config: Mapping[str, Any], widths: Mapping[str, int], settings: CollectSettings
+) -> dict[str, Any]:
+    """All that the state of a pass depends on."""
+    limits = {"batch": settings.batch, "memory_mb": settings.memory_mb, "state": STATE_VERSION}
+    return {**config, "sites": dict(widths), **limits}
 
 
 def _chosen(
@@ -141,14 +166,9 @@ def _with_latents(settings: CollectSettings, subject: SubjectSettings) -> list[s
     return [*settings.sites, *(sae.latents for sae in subject.sae)]
 
 
-def _corpus(
-    path: Path,
-    source: CorpusSource,
-    subject: Subject,
-    settings: CollectSettings,
-    progress: Progress,
-) -> Corpus:
-    """The tokenised corpus, made now unless it is there."""
+def tokenised(data: Path, ready: Ready, settings: CollectSettings, progress: Progress) -> Corpus:
+    """The tokenised corpus in `data`, made now unless it is there."""
+    path, source, subject = data / ready.name / "corpus", ready.source, ready.subject
     rule = ExcerptRule(settings.excerpt_tokens, settings.minimum_tokens, settings.bos)
     if subject.context < rule.length + 1:
         raise SubjectError(
@@ -200,11 +220,14 @@ def _counted(source: CorpusSource, advance: Callable[[int], None]) -> Iterator[s
         advance(1)
 
 
-def _config(subject: SubjectSettings, settings: CollectSettings, corpus: Corpus) -> dict[str, Any]:
+def configuration(
+    subject: SubjectSettings, settings: CollectSettings, corpus: Corpus
+) -> dict[str, Any]:
     """What makes record sets differ: not where things lie, nor how large the batches are."""
     about = asdict(settings)
     for key in ("corpus", "layers", "sites", "split_on", "text_field", "batch", "memory_mb"):
         del about[key]
+    del about["checkpoint"]
     if settings.sign == "positive":
         del about["sign"]
     model: dict[str, Any] = {"dtype": subject.dtype, "weights": _fingerprint(subject.model)}
@@ -230,104 +253,6 @@ def _digest(files: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
-def _layouts(corpus: Corpus, settings: CollectSettings, neurons: int) -> dict[str, TableLayout]:
-    """The token tables' rows, so many that all of them fit half of the memory allowed."""
-    most = settings.memory_mb * 2**20 // 2 // (_FLOAT * neurons)
-    if settings.context_table:
-        most //= 2
-    layouts = {"token": token_layout(corpus, settings.token_minimum, most)}
-    if settings.context_table:
-        layouts["context"] = context_layout(corpus, settings.token_minimum, most)
-    return layouts
-
-
-def _stream(
-    subject: Subject,
-    corpus: Corpus,
-    widths: Mapping[str, int],
-    layouts: dict[str, TableLayout],
-    remembered: int,
-    settings: CollectSettings,
-    progress: Progress,
-) -> dict[str, SiteCollector | HeadCollector]:
-    sizes = Sizes(
-        settings.top,
-        settings.random,
-        settings.per_band,
-        int(corpus.lengths.max()),
-        len(corpus),
-        max(1, min(remembered, len(corpus))),
-    )
-    collectors: dict[str, SiteCollector | HeadCollector] = {
-        site: HeadCollector(width, settings.top, settings.random, settings.seed)
-        if is_pattern(site)
-        else SiteCollector(width, sizes, layouts, settings.seed)
-        for site, width in widths.items()
-    }
-    with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
-        for batch in batches(corpus, settings.batch, settings.seed):
-            observers = {
-                site: _updating(collector, batch) for site, collector in collectors.items()
-            }
-            _observe(subject, torch.from_numpy(batch.tokens), observers)
-            advance(len(batch.positions))
-    return collectors
-
-
-def _observe(subject: Subject, tokens: Tensor, observers: Mapping[str, Observer]) -> None:
-    """Neurons in one forward pass, heads in another: only there attention is not a fast kernel."""
-    heads = {site: observer for site, observer in observers.items() if is_pattern(site)}
-    if len(heads) < len(observers):
-        subject.observe(tokens, {site: observers[site] for site in observers if site not in heads})
-    if heads:
-        assert isinstance(subject, HeadReader)
-        subject.observe_pairs(tokens, heads)
-
-
-def _updating(collector: SiteCollector | HeadCollector, batch: Batch) -> Observer:
-    def observe(activations: Tensor) -> None:
-        collector.update(batch, activations)
-
-    return observe
-
-
-def _write(
-    folders: Mapping[str, Folder],
-    collectors: dict[str, SiteCollector | HeadCollector],
-    effects: LogitEffects,
-    corpus: Corpus,
-    settings: CollectSettings,
-    progress: Progress,
-) -> None:
-    shards = {site: shards_of(collector.neurons) for site, collector in collectors.items()}
-    with progress("write", sum(map(len, shards.values())), "shards") as advance:
-        for site in list(collectors):
-            collector = collectors.pop(site)
-            tables = (
-                HeadTables(collector, corpus)
-                if isinstance(collector, HeadCollector)
-                else SiteTables(collector, corpus, settings)
-            )
-            for shard in shards[site]:
-                if not folders[site].has(shard.file("records")):  # the others are listed with it
-                    made = tables.shard(shard)
-                    if not is_pattern(site):
-                        made |= effects.shard(site, shard)
-                    folders[site].write({shard.file(name): table for name, table in made.items()})
-                advance(1)
-            folders[site].update({"width": shards[site][-1].stop, "complete": True})
-
-
 def _known_only_by_inspection(subject: Subject) -> tuple[str, ...]:
     note: str | None = getattr(subject, "note", None)
     return () if note is None else (note,)
-
-
-def _notices(layouts: Mapping[str, TableLayout], settings: CollectSettings) -> tuple[str, ...]:
-    return tuple(
-        f"the {name} table keeps the {layout.rows - 1:,} most frequent rows; {layout.dropped:,} "
-        f"more with {settings.token_minimum} or more occurrences share one pooled row because they "
-        f"do not fit --memory {settings.memory_mb} MB"
-        for name, layout in layouts.items()
-        if layout.dropped
-    )

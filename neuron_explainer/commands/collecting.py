@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,6 +11,9 @@ from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 from neuron_explainer.config import CollectSettings, SaeSettings, SubjectSettings
 from neuron_explainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from neuron_explainer.collect.stage import Collected
 
 
 def run(
@@ -60,6 +64,8 @@ def collect(
     context_table: option.ContextTable = False,
     memory_mb: option.MemoryOption = 1024,
     batch: option.BatchOption = 32,
+    checkpoint: option.CheckpointOption = 100_000,
+    shard: option.ShardOption = None,
     seed: option.SeedOption = 0,
     device: option.DeviceOption = "cpu",
     dtype: option.TypeOption = "float32",
@@ -72,6 +78,7 @@ def collect(
     Example: neuron-explainer collect --subject gpt2 --layer 6 --corpus texts.jsonl
     """
     from neuron_explainer import config as configuration
+    from neuron_explainer.collect import parts
     from neuron_explainer.collect.stage import collect as run_stage
 
     here = workspace.find(folder)
@@ -89,10 +96,32 @@ def collect(
         "collect",
     )
     model = replace(model, sae=saes)
-    done = run_stage(here.data, model, settings, output.progress())
+    if shard is None:
+        done = run_stage(here.data, model, settings, output.progress())
+    else:
+        part = parts.Part.parse(shard)
+        done = parts.collect_part(here.data, model, settings, part, output.progress())
+    _report(done, as_json, "" if shard is None else f", part {shard}")
+
+
+def merge(
+    subject: option.PartsOf,
+    folder: option.WorkspaceOption = None,
+    as_json: option.JsonOption = False,
+) -> None:
+    """Make one whole of the parts that collect --shard made.
+
+    Example: neuron-explainer merge gpt2
+    """
+    from neuron_explainer.collect import parts
+
+    _report(parts.merge(workspace.find(folder).data, subject, output.progress()), as_json)
+
+
+def _report(done: "Collected", as_json: bool, note: str = "") -> None:
     output.say_notices(done.notices)
     lines = [
-        f"{done.subject}/{site}: {width:,} neurons, {len(done.corpus):,} excerpts"
+        f"{done.subject}/{site}: {width:,} neurons, {len(done.corpus):,} excerpts{note}"
         + (" (was complete already)" if site in done.skipped else "")
         for site, width in done.widths.items()
     ]

@@ -1,0 +1,148 @@
+"""One pass of a subject over a corpus or a part of it, and the tables that come of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from neuron_explainer.collect.checkpoint import Checkpoints
+from neuron_explainer.collect.excerpts import Batch, batches
+from neuron_explainer.collect.heads import HeadCollector, HeadTables
+from neuron_explainer.collect.site import SiteCollector, Sizes
+from neuron_explainer.collect.tables import SiteTables
+from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
+from neuron_explainer.config import CollectSettings
+from neuron_explainer.head_pairs import is_pattern
+from neuron_explainer.record_set import Corpus
+from neuron_explainer.runner import Progress
+from neuron_explainer.store import Folder, Shard, shards_of
+from neuron_explainer.subjects.base import HeadReader, Observer, Subject
+
+_FLOAT = 4  # bytes
+AnyCollector = SiteCollector | HeadCollector
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is kept of every site."""
+
+    layouts: dict[str, TableLayout]
+    sizes: Sizes
+    seed: int
+
+    @classmethod
+    def of(cls, corpus: Corpus, settings: CollectSettings, widths: Mapping[str, int]) -> "Plan":
+        """What the memory allows for the sites of these `widths` together."""
+        neurons = sum(width for site, width in widths.items() if not is_pattern(site))
+        most = settings.memory_mb * 2**20 // 4 // (_FLOAT * max(1, neurons))
+        sizes = Sizes(
+            settings.top,
+            settings.random,
+            settings.per_band,
+            int(corpus.lengths.max()),
+            len(corpus),
+            max(1, min(most, len(corpus))),
+        )
+        layouts = _layouts(corpus, settings, neurons) if neurons else {}
+        return cls(layouts, sizes, settings.seed)
+
+    def collector(self, site: str, width: int) -> AnyCollector:
+        """An empty collector for a site of that width."""
+        if is_pattern(site):
+            return HeadCollector(width, self.sizes.top, self.sizes.random, self.seed)
+        return SiteCollector(width, self.sizes, self.layouts, self.seed)
+
+
+def _layouts(corpus: Corpus, settings: CollectSettings, neurons: int) -> dict[str, TableLayout]:
+    """The token tables' rows, so many that all of them fit half of the memory allowed."""
+    most = settings.memory_mb * 2**20 // 2 // (_FLOAT * neurons)
+    if settings.context_table:
+        most //= 2
+    layouts = {"token": token_layout(corpus, settings.token_minimum, most)}
+    if settings.context_table:
+        layouts["context"] = context_layout(corpus, settings.token_minimum, most)
+    return layouts
+
+
+def stream(
+    subject: Subject,
+    corpus: Corpus,
+    widths: Mapping[str, int],
+    plan: Plan,
+    settings: CollectSettings,
+    progress: Progress,
+    kept: Checkpoints,
+    part: tuple[int, int] = (1, 1),
+) -> dict[str, AnyCollector]:
+    """Run the subject over the corpus, or over the n-th of so many batches: `part`."""
+    collectors = {site: plan.collector(site, width) for site, width in widths.items()}
+    number, parts = part
+    done = kept.resume(list(collectors.values()))
+    with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
+        for place, batch in enumerate(batches(corpus, settings.batch, settings.seed)):
+            if place >= done and place % parts == number - 1:
+                observers = {
+                    site: _updating(collector, batch) for site, collector in collectors.items()
+                }
+                _observe(subject, torch.from_numpy(batch.tokens), observers)
+                kept.seen(list(collectors.values()), len(batch.positions), place + 1)
+            advance(len(batch.positions))
+    return collectors
+
+
+def _observe(subject: Subject, tokens: Tensor, observers: Mapping[str, Observer]) -> None:
+    """Neurons in one forward pass, heads in another: only there attention is not a fast kernel."""
+    heads = {site: observer for site, observer in observers.items() if is_pattern(site)}
+    if len(heads) < len(observers):
+        subject.observe(tokens, {site: observers[site] for site in observers if site not in heads})
+    if heads:
+        assert isinstance(subject, HeadReader)
+        subject.observe_pairs(tokens, heads)
+
+
+def _updating(collector: AnyCollector, batch: Batch) -> Observer:
+    def observe(activations: Tensor) -> None:
+        collector.update(batch, activations)
+
+    return observe
+
+
+def write(
+    folders: Mapping[str, Folder],
+    collectors: dict[str, AnyCollector],
+    effects: Callable[[str, Shard], dict[str, pa.Table]],
+    corpus: Corpus,
+    settings: CollectSettings,
+    progress: Progress,
+) -> None:
+    """Write the sites' tables; `effects` gives a shard's logit effects, by the table's name."""
+    shards = {site: shards_of(collector.neurons) for site, collector in collectors.items()}
+    with progress("write", sum(map(len, shards.values())), "shards") as advance:
+        for site in list(collectors):
+            collector = collectors.pop(site)
+            tables = (
+                HeadTables(collector, corpus)
+                if isinstance(collector, HeadCollector)
+                else SiteTables(collector, corpus, settings)
+            )
+            for shard in shards[site]:
+                if not folders[site].has(shard.file("records")):  # the others are listed with it
+                    made = tables.shard(shard)
+                    if not is_pattern(site):
+                        made |= effects(site, shard)
+                    folders[site].write({shard.file(name): table for name, table in made.items()})
+                advance(1)
+            folders[site].update({"width": shards[site][-1].stop, "complete": True})
+
+
+def notices_of(layouts: Mapping[str, TableLayout], settings: CollectSettings) -> tuple[str, ...]:
+    """Which token tables are cut off by the memory allowed."""
+    return tuple(
+        f"the {name} table keeps the {layout.rows - 1:,} most frequent rows; {layout.dropped:,} "
+        f"more with {settings.token_minimum} or more occurrences share one pooled row because they "
+        f"do not fit --memory {settings.memory_mb} MB"
+        for name, layout in layouts.items()
+        if layout.dropped
+    )
