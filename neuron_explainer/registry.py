@@ -21,6 +21,7 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
         "token-lookup": "neuron_explainer.explain.lookup:TokenLookup",
         "token-lookup-context": "neuron_explainer.explain.lookup:ContextLookup",
         "pair-lookup": "neuron_explainer.explain.pair_lookup:PairLookup",
+        "attention-head": "neuron_explainer.explain.attention_head:AttentionHead",
         "token-activation": "neuron_explainer.explain.token_activation:TokenActivation",
         "highlight": "neuron_explainer.explain.highlight:Highlight",
         "token-space": "neuron_explainer.explain.token_space:TokenSpace",

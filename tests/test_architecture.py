@@ -52,6 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("explain.token_activation", "explain.highlight", "explain.token_space"),
         *("explain.max_act_logits", "explain.pair_lookup", "simulate.pair_lookup"),
+        *("explain.attention_head",),
         *("explain.lookup", "explain.n_gram", "simulate.lookup", "simulate.nulls"),
         *("score.correlation", "score.variance", "score.calibration", "score.statistics"),
         *("score.panel", "subjects.huggingface", "subjects.sparse", "subjects.negative", "llm.*"),
