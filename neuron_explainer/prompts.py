@@ -21,11 +21,12 @@ def load(name: str, folder: Path | None = None) -> str:
 
 
 def files(name: str, folder: Path | None = None) -> dict[str, Path]:
-    """Where the template `name` is read from, or those of the folder `name`, by their names."""
+    """Where the template `name` is read from, or the files of the folder `name`, by their names."""
     found: dict[str, Path] = {}
     for root in (workspace.shipped() / "prompts", folder):
         if root is not None:  # the workspace's own last: it goes before the package's
-            paths = [root / f"{name}.txt", *sorted((root / name).glob("*.txt"))]
+            inside = (root / name).glob("*.t*")  # templates, and examples in TOML
+            paths = [root / f"{name}.txt", *sorted(inside)]
             found |= {str(path.relative_to(root)): path for path in paths if path.is_file()}
     return found
 

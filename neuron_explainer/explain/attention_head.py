@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from neuron_explainer import prompts, workspace
 from neuron_explainer.conversation import Turn
 from neuron_explainer.errors import NeuronFailure, PromptError
-from neuron_explainer.explain.asking import Question, Sampling, ask, check_option
+from neuron_explainer.explain.asking import Question, ask, check_option
 from neuron_explainer.llm.base import LLM, Feature
 from neuron_explainer.records import Explanation, NeuronRecord, Pair, Record
 from neuron_explainer.token_text import CLOSE, OPEN, write_among_marks
@@ -45,10 +45,7 @@ class AttentionHead:
         top = sorted(neuron.split("train"), key=lambda record: -record.maximum)[: self.records]
         if not top or top[0].maximum <= 0.0:
             raise NeuronFailure("never-active", "no train pair has an activation above 0")
-        sampling = Sampling(self.max_tokens, self.temperature, self.seed)
-        lines = [_line(record) for record in top]
-        text = await ask(self.llm, self.question(lines), sampling)
-        return Explanation(neuron.neuron, self.name, text)
+        return await ask(self, neuron.neuron, self.question([_line(record) for record in top]))
 
     def question(self, lines: Sequence[str]) -> Question:
         """What is asked about these excerpts."""

@@ -10,7 +10,7 @@ from canned_llm import CHAT, PLAIN, CannedLLM, neuron, record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuron_explainer import registry, workspace
+from neuron_explainer import prompts, registry, workspace
 from neuron_explainer.conversation import estimated_tokens
 from neuron_explainer.errors import NeuronFailure, PromptError
 from neuron_explainer.explain.attention_head import AttentionHead, marked
@@ -106,6 +106,10 @@ def test_the_example_heads_do_what_their_explanations_say() -> None:
     for shown in same["records"]:
         before = [token.strip().lower() for token in shown["tokens"][: shown["query"]]]
         assert before.index(shown["tokens"][shown["query"]].strip().lower()) == shown["key"]
+
+
+def test_the_example_heads_are_among_the_files_whose_change_is_noticed() -> None:
+    assert "attention-head/examples.toml" in prompts.files("attention-head")
 
 
 def test_damaged_examples_are_one_clear_line(tmp_path: Path) -> None:
