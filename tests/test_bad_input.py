@@ -337,7 +337,7 @@ SITES = {
     ),
     "a site that does not exist": (
         ("--site", "blocks.0.mlp.hook_pst"),
-        "with attn.hook_z, hook_at",
+        "with attn.hook_pattern, attn.hook_z, hook_at",
     ),
     "a layer out of range": (
         ("--layer", "4"),

@@ -88,7 +88,9 @@ class Stack:
 
     async def read(self, reading: Reading) -> Masses:
         """The masses, from the cache or from the model."""
-        return await reader(self._outer).read(reading)
+        masses = await reader(self._outer).read(reading)
+        self._used += masses.usage
+        return masses
 
     async def close(self) -> None:
         """Let go of connections and files."""

@@ -316,6 +316,7 @@ def test_finished_neurons_are_kept_and_accounted_for(assets: Path, tmp_path: Pat
     assert kept.prefix == first.prefix == 0
     assert again.spending.cache_hits == 1
     assert again.spending.usage.tokens == 0
+    assert again.spending.used.prompt_tokens == stack.spending.used.prompt_tokens > 0
 
 
 def test_masses_that_were_saved_without_their_prefix_are_read() -> None:
