@@ -1,12 +1,12 @@
 """The state of a pass over a corpus on disk, so that a killed pass goes on where it was.
 
 One uncompressed .npz: `about`, a JSON object that says of which pass it is and how many batches it
-has seen, and every collector's tensors under the number of its site. It is replaced as a whole, so
+has seen, and every collector's tensors under its site's name. It is replaced as a whole, so
 that beside a pass lies one state, and for a moment a second one.
 """
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,19 @@ STATE_VERSION = 1  # to be raised with any change of what a collector keeps
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
-def save_state(path: Path, about: Mapping[str, Any], collectors: Sequence[Mergeable]) -> None:
+def save_state(path: Path, about: Mapping[str, Any], collectors: Mapping[str, Mergeable]) -> None:
     """Write the state of all collectors to `path`: all of it, or what was there stays."""
     arrays = {"about": np.frombuffer(orjson.dumps(about, option=orjson.OPT_SORT_KEYS), np.uint8)}
-    for number, collector in enumerate(collectors):
+    for site, collector in collectors.items():
         for name, tensor in collector.state().items():
-            arrays[f"{number}.{name}"] = tensor.numpy()
+            arrays[f"{site}:{name}"] = tensor.numpy()
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def load_state(path: Path, number: int) -> dict[str, Tensor]:
-    """The state of the collector of that number."""
-    prefix = f"{number}."
+def load_state(path: Path, site: str) -> dict[str, Tensor]:
+    """The state of that site's collector."""
+    prefix = f"{site}:"
     with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
         names = [name for name in held.files if name.startswith(prefix)]
         return {name.removeprefix(prefix): torch.from_numpy(held[name]) for name in names}
@@ -53,21 +53,21 @@ class Checkpoints:
         self._every = every
         self._waiting = 0  # excerpts since the last one
 
-    def resume(self, collectors: Sequence[Mergeable]) -> int:
+    def resume(self, collectors: Mapping[str, Mergeable]) -> int:
         """Put the collectors where the pass was; how many batches it had seen, 0 without any."""
         try:
             with self._path.open("rb") as file, np.load(file, allow_pickle=False) as held:
                 about = orjson.loads(held["about"].tobytes())
             if about["pass"] != self._key:
                 return 0
-            states = [load_state(self._path, number) for number in range(len(collectors))]
+            states = {site: load_state(self._path, site) for site in collectors}
         except _UNREADABLE:  # a pass that begins again is no harm
             return 0
-        for collector, state in zip(collectors, states, strict=True):
-            collector.restore(state)
+        for site, collector in collectors.items():
+            collector.restore(states[site])
         return int(about["batches"])
 
-    def seen(self, collectors: Sequence[Mergeable], excerpts: int, batches: int) -> None:
+    def seen(self, collectors: Mapping[str, Mergeable], excerpts: int, batches: int) -> None:
         """Take note of `excerpts` more, `batches` in all, and write the state when it is time."""
         self._waiting += excerpts
         if self._every and self._waiting >= self._every:

@@ -97,7 +97,7 @@ def collect_part(
         collectors = stream(
             ready.subject, corpus, ready.widths, plan, settings, progress, kept, where
         )
-        save_state(folder.path / STATE, {}, list(collectors.values()))
+        save_state(folder.path / STATE, {}, collectors)
         folder.register(STATE, len(corpus))
         if part.number == 1:
             _write_effects(folder, ready.subject, ready.widths, settings.logit_tokens)
@@ -140,7 +140,7 @@ def merge(data: Path, name: str, progress: Progress = silent) -> Collected:
         return {"logit_effects": folders[0].read(file)} if folders[0].has(file) else {}
 
     with locked(data / name):
-        for number, (site, width) in enumerate(widths.items()):
+        for site, width in widths.items():
             folder = RecordSet(data, name, site).folder
             folder.open(about | {"site": site})
             if folder.complete:
@@ -148,7 +148,7 @@ def merge(data: Path, name: str, progress: Progress = silent) -> Collected:
                 continue
             collector = plan.collector(site, width)
             for state in states:
-                collector.merge(load_state(state, number))
+                collector.merge(load_state(state, site))
             write({site: folder}, {site: collector}, effects, corpus, settings, progress)
     return Collected(name, corpus, widths, tuple(skipped), notices_of(plan.layouts, settings))
 

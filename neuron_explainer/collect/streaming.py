@@ -79,7 +79,7 @@ def stream(
     """Run the subject over the corpus, or over the n-th of so many batches: `part`."""
     collectors = {site: plan.collector(site, width) for site, width in widths.items()}
     number, parts = part
-    done = kept.resume(list(collectors.values()))
+    done = kept.resume(collectors)
     with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
         for place, batch in enumerate(batches(corpus, settings.batch, settings.seed)):
             if place >= done and place % parts == number - 1:
@@ -87,7 +87,7 @@ def stream(
                     site: _updating(collector, batch) for site, collector in collectors.items()
                 }
                 _observe(subject, torch.from_numpy(batch.tokens), observers)
-                kept.seen(list(collectors.values()), len(batch.positions), place + 1)
+                kept.seen(collectors, len(batch.positions), place + 1)
             advance(len(batch.positions))
     return collectors
 

@@ -19,7 +19,9 @@ from neuron_explainer.record_set import RecordSet
 from neuron_explainer.store import locked
 
 _VOCABULARY = 50
-_OTHER = "blocks.1.mlp.hook_post"
+_OTHER = "blocks.10.mlp.hook_post"
+_THIRD = "blocks.2.mlp.hook_post"  # before the other in order of layer, behind it as text
+_ALL = (SITE, _THIRD, _OTHER)
 _SUMS = ("mean", "variance", "skewness", "kurtosis")  # of floats, added in another order
 _FAKE = SubjectSettings(model="fake")
 
@@ -33,7 +35,11 @@ def _subject(seed: int = 0) -> FakeSubject:
     table[:, 3] = -rng.integers(1, 4, _VOCABULARY)
     table[:, 4] = np.where(rng.random(_VOCABULARY) < 0.5, -0.0, 0.0)
     table[:, 5] = rng.permutation(_VOCABULARY) - 20
-    functions = {SITE: table_lookup(table), _OTHER: table_lookup(table[:, ::-1].copy())}
+    functions = {
+        SITE: table_lookup(table),
+        _THIRD: table_lookup(table + 1),
+        _OTHER: table_lookup(table[:, ::-1].copy()),
+    }
     return FakeSubject(functions, _VOCABULARY)
 
 
@@ -44,7 +50,11 @@ def _corpus(path: Path, documents: int, seed: int = 0) -> Path:
 
 
 def _settings(corpus: Path, **changed: Any) -> CollectSettings:
-    chosen: dict[str, Any] = {"sites": (SITE, _OTHER), "excerpt_tokens": 8, "minimum_tokens": 2}
+    chosen: dict[str, Any] = {
+        "sites": (SITE, _THIRD, _OTHER),
+        "excerpt_tokens": 8,
+        "minimum_tokens": 2,
+    }
     chosen |= {"batch": 5, "top": 8, "random": 6, "per_band": 2, "context_table": True}
     return CollectSettings(corpus=str(corpus), **chosen | changed)
 
@@ -83,8 +93,8 @@ def test_merged_parts_are_what_one_process_makes(
     collect(root / "one", _FAKE, _settings(corpus, **options), subject=_subject())
     _parts(root / "parts", corpus, number, **options)
     merged = merge(root / "parts", "fake")
-    assert merged.widths == {SITE: 6, _OTHER: 6}
-    for site in (SITE, _OTHER):
+    assert merged.widths == {SITE: 6, _THIRD: 6, _OTHER: 6}
+    for site in (SITE, _THIRD, _OTHER):
         _equal(RecordSet(root / "one", "fake", site), RecordSet(root / "parts", "fake", site))
 
 
@@ -94,20 +104,22 @@ def test_parts_of_a_real_model_have_the_same_records_to_the_last_bit(
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_bytes(first_documents(tiny, 25))
     subject = SubjectSettings(model=str(tiny / "model"), name="tiny")
-    chosen = CollectSettings(corpus=str(corpus), layers="1", batch=8, kept_tokens=0)
+    heads = "blocks.0.attn.hook_pattern"
+    sites = ("blocks.1.mlp.hook_post", heads)
+    chosen = CollectSettings(corpus=str(corpus), sites=sites, batch=8, kept_tokens=0)
     collect(tmp_path / "one", subject, chosen)
     for part in (2, 3, 1):
         collect_part(tmp_path / "parts", subject, chosen, Part(part, 3))
     merge(tmp_path / "parts", "tiny")
-    site = "blocks.1.mlp.hook_post"
-    one, parts = (RecordSet(tmp_path / data, "tiny", site) for data in ("one", "parts"))
-    for name in ("records", "logit_effects"):
-        assert parts.folder.read_all(name).equals(one.folder.read_all(name))
-    expected, found = (made.folder.read_all("neurons") for made in (one, parts))
-    exact = [name for name in expected.column_names if name not in _SUMS]
-    assert found.select(exact).equals(expected.select(exact))
-    for name in _SUMS:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
+    for site in sites:
+        one, parts = (RecordSet(tmp_path / data, "tiny", site).folder for data in ("one", "parts"))
+        for name in ("records", "logit_effects") if site != heads else ("records",):
+            assert parts.read_all(name).equals(one.read_all(name))
+        expected, found = one.read_all("neurons"), parts.read_all("neurons")
+        exact = [name for name in expected.column_names if name not in _SUMS]
+        assert found.select(exact).equals(expected.select(exact))
+        for name in _SUMS:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_little_memory_makes_the_same_quantiles_in_parts(tmp_path: Path) -> None:
@@ -130,13 +142,13 @@ def test_a_complete_part_and_a_merged_site_are_not_made_again(tmp_path: Path) ->
     _parts(tmp_path / "data", corpus, 2)
     again = _subject()
     done = collect_part(tmp_path / "data", _FAKE, _settings(corpus), Part(1, 2), subject=again)
-    assert done.skipped == (SITE, _OTHER)
+    assert done.skipped == _ALL
     assert again.batches == []
     assert merge(tmp_path / "data", "fake").skipped == ()
-    assert merge(tmp_path / "data", "fake").skipped == (SITE, _OTHER)
+    assert set(merge(tmp_path / "data", "fake").skipped) == set(_ALL)
     # what one process would do finds the merged sites complete
     one = collect(tmp_path / "data", _FAKE, _settings(corpus), subject=again)
-    assert one.skipped == (SITE, _OTHER)
+    assert one.skipped == _ALL
 
 
 def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
