@@ -268,6 +268,22 @@ class _Grouped:
         return None
 
 
+def rows_of(folder: Folder, name: str, shard: Shard, columns: list[str]) -> pa.Table:
+    """The rows of a table whose neurons are in `shard`, however its files are cut.
+
+    `columns` must hold `neuron`.
+    """
+    parts = [
+        folder.read(file, columns)
+        for held, file in folder.shards(name)
+        if held.start < shard.stop and shard.start < held.stop
+    ]
+    table = pa.concat_tables(parts)
+    neuron = table["neuron"]
+    within = pc.and_(pc.greater_equal(neuron, shard.start), pc.less(neuron, shard.stop))
+    return table.filter(within)
+
+
 def list_column(
     column: pa.ChunkedArray | pa.ListArray,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

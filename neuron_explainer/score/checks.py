@@ -88,7 +88,12 @@ async def check_metrics(
     """
     run.require()
     tally = _Tally()
+    lookup = tuple(registry.make(kind, "token-lookup", {}) for kind in ("explainers", "simulators"))
     sites = {site: RecordSet(run.workspace.data, run.subject, site) for site in run.sites()}
+    explained = {
+        site: set(run.folder.read_all(f"{site}/explanations", ["neuron"])["neuron"].to_pylist())
+        for site in sites
+    }
     todo = [
         (site, shard)
         for site, records in sites.items()
@@ -96,12 +101,11 @@ async def check_metrics(
     ]
     with progress("check metrics", len(todo), "shards") as advance:
         for site, shard in todo:
-            explained = _explained(run, site, shard)
             cases = [
                 case
                 for neuron in sites[site].shard(shard)
-                if neuron.neuron.index in explained
-                and (case := await _case(neuron, sites[site], shard, settings))
+                if neuron.neuron.index in explained[site]
+                and (case := await _case(lookup, neuron, sites[site], shard, settings))
             ]
             if cases:
                 _score(cases, Strata.read(sites[site], shard), tally)
@@ -109,21 +113,18 @@ async def check_metrics(
     return tally.checks()
 
 
-def _explained(run: Run, site: str, shard: Shard) -> set[int]:
-    return {
-        neuron
-        for held, file in run.folder.shards(f"{site}/explanations")
-        if held.start < shard.stop and shard.start < held.stop
-        for neuron in run.folder.read(file, ["neuron"])["neuron"].to_pylist()
-    }
-
-
 async def _case(
-    neuron: NeuronRecord, record_set: RecordSet, shard: Shard, settings: ScoreSettings
+    lookup: tuple[Any, Any],
+    neuron: NeuronRecord,
+    record_set: RecordSet,
+    shard: Shard,
+    settings: ScoreSettings,
 ) -> _Case | None:
-    """What is to be scored of one neuron; None when it cannot be degraded."""
-    explainer = registry.make("explainers", "token-lookup", {})
-    simulator = registry.make("simulators", "token-lookup", {})
+    """What is to be scored of one neuron; None when it cannot be degraded.
+
+    `lookup` is the explainer and the simulator by token tables.
+    """
+    explainer, simulator = lookup
     try:
         explanation: Explanation = await explainer.explain(neuron)
     except NeuronFailure:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from neuron_explainer.errors import DataError
-from neuron_explainer.record_set import Corpus, RecordSet, list_column
+from neuron_explainer.record_set import Corpus, RecordSet, list_column, rows_of
 from neuron_explainer.records import BoolArray, FloatArray
 from neuron_explainer.store import Shard
 
@@ -32,12 +32,7 @@ class Pairs:
 def truth_of(record_set: RecordSet, shard: Shard) -> pa.Table:
     """All records of `shard` that can be simulated, each quantile record once."""
     columns = ["neuron", "kind", "band", "split", "sequence", "activations"]
-    parts = [
-        record_set.folder.read(file, columns)
-        for held, file in record_set.folder.shards("records")
-        if held.start < shard.stop and shard.start < held.stop
-    ]
-    table = pa.concat_tables(parts)
+    table = rows_of(record_set.folder, "records", shard, columns)
     split, kind = table["split"].fill_null(NO_SPLIT), table["kind"]
     quantile = table.filter(pc.equal(kind, "quantile"))
     places = quantile["neuron"].to_numpy().astype(np.int64) << 32 | quantile["sequence"].to_numpy()

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from neuron_explainer.record_set import RecordSet
+from neuron_explainer.record_set import RecordSet, rows_of
 from neuron_explainer.records import FloatArray
 from neuron_explainer.score.population import Floats, Integers, stratum_sizes
 from neuron_explainer.store import Shard
@@ -33,13 +32,13 @@ class Strata:
         boundaries = np.full((len(neurons), len(QUANTILES)), np.nan)
         # an import may have no statistics, and its corpus only what was published
         if record_set.corpus.whole and record_set.folder.shards("neurons"):
-            table = _read(record_set, "neurons", shard, ["neuron", "quantile_boundaries"])
+            table = rows_of(record_set.folder, "neurons", shard, ["neuron", "quantile_boundaries"])
             for neuron, found in zip(
                 table["neuron"].to_pylist(), table["quantile_boundaries"].to_pylist(), strict=True
             ):
                 if found is not None:
                     boundaries[neuron - shard.start] = found
-        records = _read(record_set, "records", shard, ["neuron", "kind", "sequence"])
+        records = rows_of(record_set.folder, "records", shard, ["neuron", "kind", "sequence"])
         best = records.filter(pc.equal(records["kind"], "top"))
         owner = best["neuron"].to_numpy() - shard.start
         top = np.sort(_keys(owner, best["sequence"].to_numpy()))
@@ -76,15 +75,3 @@ class Strata:
 def _keys(owner: Integers, sequence: NDArray[np.integer[Any]]) -> Integers:
     keys: Integers = (owner.astype(np.int64) << 32) | sequence.astype(np.int64)
     return keys
-
-
-def _read(record_set: RecordSet, name: str, shard: Shard, columns: list[str]) -> pa.Table:
-    parts = [
-        record_set.folder.read(file, columns)
-        for held, file in record_set.folder.shards(name)
-        if held.start < shard.stop and shard.start < held.stop
-    ]
-    table = pa.concat_tables(parts)
-    neuron = table["neuron"]
-    within = pc.and_(pc.greater_equal(neuron, shard.start), pc.less(neuron, shard.stop))
-    return table.filter(within)
