@@ -5,23 +5,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import planted_head
 import pytest
-import transformers
-from conftest import first_documents
+from planted_head import SITE
 
-from neuron_explainer import registry, workspace
-from neuron_explainer.collect.stage import collect
-from neuron_explainer.config import (
-    CollectSettings,
-    ExplainSettings,
-    ScoreSettings,
-    SimulateSettings,
-    SubjectSettings,
-)
+from neuron_explainer import registry
+from neuron_explainer.config import ExplainSettings, ScoreSettings, SimulateSettings
 from neuron_explainer.errors import ConfigError, NeuronFailure
 from neuron_explainer.explain.pair_lookup import PairLookup
 from neuron_explainer.explain.stage import explain
@@ -31,10 +23,8 @@ from neuron_explainer.runs import Run
 from neuron_explainer.score.stage import score
 from neuron_explainer.simulate.pair_lookup import PairLookupSimulator
 from neuron_explainer.simulate.stage import simulate
-from neuron_explainer.subjects.huggingface import HuggingFaceSubject
 from neuron_explainer.workspace import Workspace
 
-SITE = "blocks.0.attn.hook_pattern"
 HEAD = NeuronId("planted", SITE, 0)
 
 
@@ -69,14 +59,7 @@ class _Knowing:
 @pytest.fixture(scope="module")
 def explained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The planted model's heads, collected and explained."""
-    here = workspace.init(tmp_path_factory.mktemp("heads") / "workspace")
-    corpus = here.root / "some.jsonl"
-    corpus.write_bytes(first_documents(tiny, 40))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny / "model")
-    subject = HuggingFaceSubject(planted_head.build(), tokenizer)
-    sizes: dict[str, Any] = {"excerpt_tokens": 12, "minimum_tokens": 4, "top": 40, "random": 40}
-    settings = CollectSettings(corpus=str(corpus), sites=(SITE,), **sizes)
-    collect(here.data, SubjectSettings(model="planted"), settings, subject=subject)
+    here = planted_head.collected(tiny, tmp_path_factory.mktemp("heads"))
     asyncio.run(explain(here, "planted", [SITE], ExplainSettings("pair-lookup", "run")))
     return here
 
