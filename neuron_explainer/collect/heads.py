@@ -109,7 +109,7 @@ class HeadTables:
         rows = [row for head in heads for row in self._rows(head)]
         statistics = [_statistics(head, self._moments, self._maximum(head)) for head in heads]
         return {
-            "records": pa.Table.from_pylist(rows, schemas.HEAD_RECORDS),
+            "records": pa.Table.from_pylist(rows, schemas.head_records(pa.float32())),
             "neurons": pa.Table.from_pylist(statistics, schemas.NEURONS),
         }
 

@@ -197,7 +197,7 @@ PublishedSource = Annotated[
 ]
 PublicUrl = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="Fetch instead: gpt2-xl, gpt2-small or https://…"),
+    typer.Option("--url", metavar="URL", help="Fetch instead: gpt2-xl, gpt2-small … or https://…"),
 ]
 PublishedKind = Annotated[
     str, typer.Option("--what", metavar="KIND", help="To fetch: records or explanations.")
@@ -231,6 +231,9 @@ ImportName = Annotated[
 ExportFolder = Annotated[Path, typer.Option(metavar="DIR", help="A folder to write to.")]
 AllNeurons = Annotated[
     bool, typer.Option("--all-neurons", help="All of the site, not only those of the run.")
+]
+RecordsAlone = Annotated[
+    bool, typer.Option("--records", help="NAME is a subject: its records, without explanations.")
 ]
 ExportSimulator = Annotated[
     str | None,
