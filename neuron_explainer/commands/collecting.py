@@ -62,6 +62,7 @@ def collect(
     activations: option.StoredAs = "float16",
     whole_table: option.WholeTable = False,
     context_table: option.ContextTable = False,
+    pairs: option.AllPairs = False,
     memory_mb: option.MemoryOption = 1024,
     batch: option.BatchOption = 32,
     checkpoint: option.CheckpointOption = 100_000,

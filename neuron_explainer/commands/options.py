@@ -135,6 +135,9 @@ TopOption = Annotated[int, typer.Option(metavar="N", help="Top records a neuron.
 RandomOption = Annotated[int, typer.Option(metavar="N", help="Random records a neuron.", min=3)]
 PerBand = Annotated[int, typer.Option(metavar="N", help="Records a quantile band.", min=1)]
 StoredAs = Annotated[str, typer.Option(metavar="TYPE", help="Stored as float16 or float32.")]
+AllPairs = Annotated[
+    bool, typer.Option("--pairs", help="Of heads also every pair of the texts kept, for export.")
+]
 WholeTable = Annotated[
     bool, typer.Option("--whole-table", help="Keep the means of all tokens: for --table-size all.")
 ]
