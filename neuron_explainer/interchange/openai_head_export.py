@@ -53,8 +53,8 @@ def _record(
         tuple(lists.get(("random", None), ())),
         quantile,
         None if boundaries is None else tuple(boundaries),
-        *(statistics[name] for name in _NUMBERS),
-        tuple(lists.get(("top", None), ())),
+        most_positive_activation_records=tuple(lists.get(("top", None), ())),
+        **{name: statistics[name] for name in _NUMBERS},
     )
 
 

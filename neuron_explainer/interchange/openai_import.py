@@ -7,7 +7,7 @@ sets that they are scored on.
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from neuron_explainer.errors import ConfigError, DataError, NeuronFailure
 from neuron_explainer.head_pairs import is_pattern
@@ -15,7 +15,7 @@ from neuron_explainer.interchange.import_job import ImportResult, Job, Place, ch
 from neuron_explainer.interchange.openai import NeuronRecord, NeuronSimulationResults, load_as
 from neuron_explainer.interchange.openai_head_rows import HeadRecordRows
 from neuron_explainer.interchange.openai_heads import NeuronRecord as HeadRecord
-from neuron_explainer.interchange.openai_records import NeuronRecordRows, check_record
+from neuron_explainer.interchange.openai_records import AnyRecord, NeuronRecordRows, check_record
 from neuron_explainer.interchange.openai_results import IMPORTED, ResultRows, check_results
 from neuron_explainer.interchange.source import (
     MLP_NEURONS,
@@ -26,8 +26,6 @@ from neuron_explainer.interchange.source import (
 )
 from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace
-
-Record = TypeVar("Record", NeuronRecord, HeadRecord)
 
 _HEAD = 1 << 16  # bytes
 _OTHER_KINDS = {
@@ -76,16 +74,18 @@ def import_records(
     """
     home = data / check_name(name)
     heads = is_pattern(sites)
-    kind: type[Record] = HeadRecord if heads else NeuronRecord
+    kind: type[AnyRecord] = HeadRecord if heads else NeuronRecord
     load, identify = partial(_record, kind), partial(_identity_of_record, kind)
+    files: Source[AnyRecord]
     files = open_source(source, ".json", load, identify, neurons, sites, layers)
+    rows: type[NeuronRecordRows] = HeadRecordRows if heads else NeuronRecordRows
     job = Job(
         name,
         files,
         _config("records", files),
         _corpus(home),
         {site: {"data": place} for site, place in _record_sets(home, files).items()},
-        HeadRecordRows if heads else NeuronRecordRows,
+        rows,
         "data",
     )
     return job.run([home])
@@ -154,7 +154,7 @@ def _record_sets(home: Path, files: Source[Any]) -> dict[str, Place]:
     }
 
 
-def _record(kind: type[Record], data: bytes, name: str, layer: int, neuron: int) -> Record:
+def _record(kind: type[AnyRecord], data: bytes, name: str, layer: int, neuron: int) -> AnyRecord:
     _refuse_other_kinds(data, name)
     record = load_as(kind, data, name)
     check_identity(name, _identity(record), (layer, neuron))
@@ -176,11 +176,11 @@ def _results(data: bytes, name: str, layer: int, neuron: int) -> NeuronSimulatio
     return results
 
 
-def _identity(content: NeuronRecord | HeadRecord | NeuronSimulationResults) -> tuple[int, int]:
+def _identity(content: AnyRecord | NeuronSimulationResults) -> tuple[int, int]:
     return content.neuron_id.layer_index, content.neuron_id.neuron_index
 
 
-def _identity_of_record(kind: type[Record], data: bytes, name: str) -> tuple[int, int]:
+def _identity_of_record(kind: type[AnyRecord], data: bytes, name: str) -> tuple[int, int]:
     return _identity(load_as(kind, data, name))
 
 

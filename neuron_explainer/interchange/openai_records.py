@@ -30,10 +30,11 @@ PUBLISHED_RECORDS = pa.schema(
 )
 
 
+AnyRecord = NeuronRecord | HeadRecord
 Place = tuple[int, Kind, int, int | None]  # neuron, kind, rank, band
 
 
-def check_record(record: NeuronRecord | HeadRecord, source: str) -> None:
+def check_record(record: AnyRecord, source: str) -> None:
     """Raises DataError when a list is longer than our tables can number."""
     bands = record.random_sample_by_quantile or ()
     at_most(MOST_BANDS, source, "random_sample_by_quantile", bands)
@@ -144,16 +145,16 @@ class NeuronRecordRows:
         """How many numbers are held."""
         return self._records.size
 
-    def add(self, neuron: int, record: NeuronRecord | HeadRecord) -> tuple[Fault, ...]:
+    def add(self, neuron: int, record: AnyRecord) -> tuple[Fault, ...]:
         """Add a neuron, larger than those before."""
         top, random = record.most_positive_activation_records, record.random_sample
         top_splits, random_splits = _splits(top, len(random))
         self._add_records(neuron, "top", top, top_splits)
         self._add_records(neuron, "random", random, random_splits)
-        for band, records in enumerate(record.random_sample_by_quantile or ()):
+        bands: Sequence[Sequence[Published]] | None = record.random_sample_by_quantile
+        for band, records in enumerate(bands or ()):
             self._add_records(neuron, "quantile", records, {}, band)
         self._neurons.append(_statistics(neuron, record))
-        bands = record.random_sample_by_quantile
         self._published.append({"neuron": neuron, "bands": None if bands is None else len(bands)})
         return ()
 
@@ -200,7 +201,7 @@ def _splits(top: Sequence[Published], n_random: int) -> tuple[dict[int, Split], 
     return of_top, of_random
 
 
-def _statistics(neuron: int, record: NeuronRecord | HeadRecord) -> dict[str, object]:
+def _statistics(neuron: int, record: AnyRecord) -> dict[str, object]:
     maxima = [max(r.activations) for r in record.most_positive_activation_records if r.activations]
     return {
         "neuron": neuron,
