@@ -76,10 +76,9 @@ def import_records(
     heads = is_pattern(sites)
     kind: type[AnyRecord] = HeadRecord if heads else NeuronRecord
     load, identify = partial(_record, kind), partial(_identity_of_record, kind)
-    files: Source[AnyRecord]
     files = open_source(source, ".json", load, identify, neurons, sites, layers)
-    rows: type[NeuronRecordRows] = HeadRecordRows if heads else NeuronRecordRows
-    job = Job(
+    rows = HeadRecordRows if heads else NeuronRecordRows
+    job: Job[AnyRecord] = Job(
         name,
         files,
         _config("records", files),
