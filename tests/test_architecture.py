@@ -60,7 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("score.classification", "score.sequences", "score.population", "score.degraded"),
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
-        *("simulate.pair_detection",),
+        *("simulate.pair_detection", "simulate.pair_distance"),
     ),
     ("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
     # stages: what a command runs
