@@ -276,6 +276,9 @@ def test_heads_are_explained_forecast_judged_scored_selected_and_compared(
         assert "AUROC" in done.out
     done = command("compare", "told", "best", "--simulator", "pair-detection")
     assert (done.code, done.err) == (0, "")
+    assert "no pair lookup: explain with --explainer pair-lookup, simulate with" in " ".join(
+        done.out.split()
+    )
     assert "pair-detection" in command("show", f"planted/{SITE}/0", "--plain").out
 
 
