@@ -58,17 +58,22 @@ def write(autoencoder: Autoencoder, folder: Path) -> None:
 
     Raises SubjectError when the format cannot express the autoencoder.
     """
+    check(autoencoder)
     kind = autoencoder.architecture
     name = {"standard transcoder": "transcoder", "standard skip transcoder": "skip_transcoder"}.get(
         kind, kind.replace(" ", "_")
     )
+    write_folder(folder, WEIGHTS, _tensors(autoencoder), _config(autoencoder, name))
+
+
+def check(autoencoder: Autoencoder) -> None:
+    """Raises SubjectError when the format cannot express the autoencoder."""
     if autoencoder.transcodes and (autoencoder.k or autoencoder.magnitude):
-        raise SubjectError(f"SAELens' format has no {kind}")
+        raise SubjectError(f"SAELens' format has no {autoencoder.architecture}")
     if autoencoder.skip is not None and not autoencoder.transcodes:
         raise SubjectError("SAELens' format lets something go past the latents of transcoders only")
     if autoencoder.subtracts_bias and autoencoder.transcodes:
         raise SubjectError("SAELens' format subtracts no decoder bias from a transcoder's input")
-    write_folder(folder, WEIGHTS, _tensors(autoencoder), _config(autoencoder, name))
 
 
 def _shapes(
