@@ -96,6 +96,34 @@ class CollectSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How a sparse autoencoder is trained."""
+
+    site: str = ""  # by TransformerLens name
+    corpus: str = ""
+    file_format: Literal["saelens", "sparsify", "openai"] = "saelens"
+    split_on: Literal["file", "blank-line", "line"] = "file"
+    text_field: str = "text"
+    excerpt_tokens: Annotated[int, 2] = 64
+    minimum_tokens: Annotated[int, 1] = 16
+    bos: Literal["prepend", "none"] = "prepend"
+    latents: Annotated[int, 2] | None = None  # default: `expansion` times the site's width
+    expansion: Annotated[int, 1] = 8
+    k: Annotated[int, 1] | None = None  # TopK; default where `l1` is not given: 32
+    l1: float | None = None  # ReLU with this weight of the latents' sum
+    normalisation: Literal["none", "layer_norm", "constant_norm_rescale"] = "none"
+    tokens: Annotated[int, 1] = 2_000_000
+    batch: Annotated[int, 1] = 1024  # tokens a step
+    lr: float = 1e-3
+    warm_up: Annotated[float, 0.0] = 0.05  # share of the steps
+    decay: Annotated[float, 0.0] = 0.2  # share of the steps, at the end
+    forward: Annotated[int, 1] = 32  # excerpts a forward pass of the subject
+    memory_mb: Annotated[int, 16] = 256  # for the buffer of activations
+    checkpoint: Annotated[int, 0] = 1_000_000  # tokens between two saved states; 0: none
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSettings:
     """The language model that explains or simulates, where one is needed."""
 

@@ -1,6 +1,6 @@
 """What people see in a terminal: progress, score tables, heat maps of neurons."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -51,6 +51,20 @@ class TerminalProgress:
     @contextmanager
     def __call__(self, label: str, total: int, unit: str) -> Iterator[Advance]:
         """See runner.Progress. A total of 0 is an unknown one."""
+        with self._bars() as bars:
+            task = bars.add_task(label, total=total or None, unit=unit)
+            yield lambda amount: bars.advance(task, amount)
+
+    @contextmanager
+    def with_figures(
+        self, label: str, total: int, unit: str
+    ) -> Iterator[Callable[[int, str], None]]:
+        """See train.training.Display: the same, and what is said of it at the bar's end."""
+        with self._bars(TextColumn("{task.fields[figures]}")) as bars:
+            task = bars.add_task(label, total=total, unit=unit, figures="")
+            yield lambda amount, figures: bars.update(task, advance=amount, figures=figures)
+
+    def _bars(self, *more: ProgressColumn) -> Progress:
         columns = [
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -58,11 +72,10 @@ class TerminalProgress:
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
+            *more,
         ]
         hidden = not self._console.is_terminal
-        with Progress(*columns, console=self._console, disable=hidden, transient=True) as bars:
-            task = bars.add_task(label, total=total or None, unit=unit)
-            yield lambda amount: bars.advance(task, amount)
+        return Progress(*columns, console=self._console, disable=hidden, transient=True)
 
 
 _COLUMNS = {

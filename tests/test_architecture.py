@@ -75,12 +75,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "score.over_corpus",
         "score.checks",
     ),
-    ("interchange.*", "compare.*", "publish.*"),
+    ("interchange.*", "compare.*", "publish.*", "train.*"),
     ("terminal",),
     ("selection",),
     ("pipeline", "best_of", "show"),
     ("commands.options", "commands.model_options", "commands.output"),
-    ("commands.neuronpedia_options",),
+    ("commands.neuronpedia_options", "commands.training_options"),
     ("commands.*",),
     ("cli",),
     ("__main__",),
@@ -115,6 +115,7 @@ FREE = (
     ("subjects.sparse_*", "subjects.autoencoder"),
     ("subjects.sparse_*", "subjects.sparse_*"),
     ("compare.*", "compare.*"),  # one report, in several files
+    ("train.*", "train.*"),  # one training, in several files
     ("score.summary", "score.stage"),
     ("commands.explaining", "commands.selecting"),  # explain --best-of ends in a selection
     ("score.checks", "score.strata"),
@@ -124,13 +125,20 @@ FREE = (
     ("score.over_corpus", "score.joined"),
     ("score.over_corpus", "score.strata"),
 )
-STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish")
+STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "train")
 # a stage that reads what another offers
-READS = (("compare.*", "score.*"), ("publish.*", "score.summary"))
+READS = (
+    ("compare.*", "score.*"),
+    ("publish.*", "score.summary"),
+    # a training reads the activations that would be collected: the same text, cut the same way
+    ("train.buffer", "collect.excerpts"),
+    ("train.stage", "collect.stage"),
+)
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device
-    "torch": ("subjects.*", "collect.*", "llm.local", "llm.local_*"),
+    # train: an autoencoder is trained where the subject's activations are
+    "torch": ("subjects.*", "collect.*", "train.*", "llm.local", "llm.local_*"),
     "transformers": ("subjects.*", "llm.local", "llm.local_*"),
     "huggingface_hub": ("publish.hub", "subjects.*"),
     **dict.fromkeys(
@@ -264,6 +272,7 @@ def _public(
         "import neuron_explainer.records, neuron_explainer.config, neuron_explainer.registry",
         "sys.argv = ['neuron-explainer', '--help']; main()",
         "sys.argv = ['neuron-explainer', 'collect', '--help']; main()",
+        "sys.argv = ['neuron-explainer', 'train-sae', '--help']; main()",
     ],
 )
 def test_importing_the_package_and_asking_for_help_load_nothing_heavy(code: str) -> None:
@@ -291,6 +300,8 @@ def test_the_rules_catch_what_they_are_for() -> None:
     assert _may("compare.stage", "score.stage")
     assert not _may("publish.tables", "score.stage")
     assert not _may("publish.card", "explain.lookup")
+    assert not _may("train.stage", "score.stage")
+    assert not _may("collect.stage", "train.stage")
     assert _may("publish.facts", "score.summary")
     assert _may("simulate.stage", "runner")
     assert _may("score.panel", "score.correlation")

@@ -1,7 +1,7 @@
 """A corpus cut into excerpts, tokenised once, stored once, read back in batches."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -178,9 +178,16 @@ class Batch:
     scored: BoolArray  # (batch, time); false at BOS, special tokens and padding
 
 
-def batches(corpus: Corpus, size: int, seed: int) -> Iterator[Batch]:
-    """Every excerpt once, in an order that is random but for neighbours of equal length."""
-    order = np.random.default_rng(seed).permutation(len(corpus))
+def batches(
+    corpus: Corpus,
+    size: int,
+    seed: int | Sequence[int],
+    among: NDArray[np.int64] | None = None,
+) -> Iterator[Batch]:
+    """Every excerpt, or those `among` them, once, in an order that is random but for
+    neighbours of equal length.
+    """
+    order = np.random.default_rng(seed).permutation(len(corpus) if among is None else among)
     edges = [*range(0, len(order), _WINDOW), len(order)]
     for start, stop in pairwise(edges):
         sequences = [(place, corpus.token_ids(place)) for place in order[start:stop]]

@@ -232,14 +232,14 @@ def configuration(
         del about["sign"]
     if not settings.pairs:
         del about["pairs"]
-    model: dict[str, Any] = {"dtype": subject.dtype, "weights": _fingerprint(subject.model)}
+    model: dict[str, Any] = {"dtype": subject.dtype, "weights": fingerprint(subject.model)}
     if subject.by_hand:
         model["by_hand"] = list(subject.by_hand)
     saes = [{"site": sae.site, "weights": _digest(files_of(sae.path))} for sae in subject.sae]
     return about | {"subject": model, "sae": saes, "corpus": corpus.folder.manifest()["config"]}
 
 
-def _fingerprint(source: str) -> str:
+def fingerprint(source: str) -> str:
     """SHA-256 of a weights file, or of all in a folder; a hub id stands for itself."""
     path = Path(source)
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
