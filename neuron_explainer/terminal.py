@@ -1,6 +1,6 @@
 """What people see in a terminal: progress, score tables, heat maps of neurons."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -42,6 +42,18 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} {task.fields['unit']}/s")
 
 
+class _Bars(Progress):
+    """Bars, and a line below them where there is something to say."""
+
+    line = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn, from top to bottom."""
+        yield from super().get_renderables()
+        if self.line:
+            yield Text(self.line)
+
+
 class TerminalProgress:
     """A bar with rate and time left on stderr; nothing at all when that is no terminal."""
 
@@ -59,12 +71,17 @@ class TerminalProgress:
     def with_figures(
         self, label: str, total: int, unit: str
     ) -> Iterator[Callable[[int, str], None]]:
-        """See train.training.Display: the same, and what is said of it at the bar's end."""
-        with self._bars(TextColumn("{task.fields[figures]}")) as bars:
-            task = bars.add_task(label, total=total, unit=unit, figures="")
-            yield lambda amount, figures: bars.update(task, advance=amount, figures=figures)
+        """See train.training.Display: the same, and below the bar what is said of it."""
+        with self._bars() as bars:
+            task = bars.add_task(label, total=total, unit=unit)
 
-    def _bars(self, *more: ProgressColumn) -> Progress:
+            def told(amount: int, figures: str) -> None:
+                bars.line = figures
+                bars.advance(task, amount)
+
+            yield told
+
+    def _bars(self) -> "_Bars":
         columns = [
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -72,10 +89,9 @@ class TerminalProgress:
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
-            *more,
         ]
         hidden = not self._console.is_terminal
-        return Progress(*columns, console=self._console, disable=hidden, transient=True)
+        return _Bars(*columns, console=self._console, disable=hidden, transient=True)
 
 
 _COLUMNS = {

@@ -87,6 +87,7 @@ class Autoencoder:
     threshold: Tensor | None = None  # (n,), JumpReLU (Rajamanoharan et al. 2024)
     magnitude: Magnitude | None = None
     normalisation: Normalisation = "none"
+    with_bos: bool | None = None  # trained on text behind a BOS; None where its file is silent
     centred: bool = False  # trained on weights centred over the model dimension
     transcodes: bool = False
     skip: Tensor | None = None  # (d_out, d_in): what goes past the latents

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,8 @@ def _trained(
     made = trainer.weights.autoencoder(
         trainer.unit, objective.k, settings.normalisation, settings.site
     )
+    bos = ready.subject.tokenizer.bos if settings.bos == "prepend" else None
+    made = replace(made, with_bos=bos is not None)
     judged = _rows(reader, held)
     figures = measure(made, judged, training.components, trainer.unit)
     sparse_formats.save(made, place.autoencoder, settings.file_format)

@@ -81,7 +81,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
         assert not (tmp_path / "mine").exists()
 
 
-def test_figures_are_shown_beside_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_shown_below_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(stderr=True, force_terminal=True, width=160)
     with TerminalProgress(console).with_figures("train", 100, "tokens") as told:
         told(50, "loss 0.250, L0 15.9, dead 1.0%, density 0.40%")

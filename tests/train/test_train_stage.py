@@ -33,7 +33,7 @@ _VOCABULARY, _WIDTH, _LATENTS = 120, 8, 16
 
 def _subject(numbers: Any = None) -> FakeSubject:
     """Each token has activations of its own; they are of one sign and far from zero."""
-    table = np.random.default_rng(0).normal(5.0, 2.0, (_VOCABULARY, _WIDTH))
+    table = np.random.default_rng(0).normal(5.0, 2.0, (_VOCABULARY, _WIDTH)).astype(np.float32)
     return FakeSubject({SITE: table_lookup(table if numbers is None else numbers)}, _VOCABULARY)
 
 
@@ -273,3 +273,13 @@ def test_a_format_that_cannot_hold_it_is_refused_before_anything_is_loaded(
     with pytest.raises(ConfigError, match=said):
         train(tmp_path / "mine", SubjectSettings(model="no such model"), chosen)
     assert not (tmp_path / "mine").exists()
+
+
+def test_an_autoencoder_trained_without_bos_says_so(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    with_bos = load(str(_train(tmp_path / "a", settings).path))
+    without = load(str(_train(tmp_path / "b", replace(settings, bos="none")).path))
+    assert (with_bos.with_bos, without.with_bos) == (True, False)
+    assert not with_bos.notes
+    assert "without a beginning-of-sequence token: --bos none" in without.notes[0]
