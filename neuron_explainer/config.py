@@ -114,7 +114,7 @@ class TrainSettings:
     normalisation: Literal["none", "layer_norm", "constant_norm_rescale"] = "none"
     tokens: Annotated[int, 1] = 2_000_000
     batch: Annotated[int, 1] = 1024  # tokens a step
-    lr: float = 2e-3
+    lr: float | None = None  # default: less for more latents
     warm_up: Annotated[float, 0.0] = 0.05  # share of the steps
     decay: Annotated[float, 0.0] = 0.2  # share of the steps, at the end
     forward: Annotated[int, 1] = 32  # excerpts a forward pass of the subject

@@ -29,7 +29,7 @@ def train_sae(
     normalisation: own.NormalisationOption = "none",
     tokens: own.TrainTokens = 2_000_000,
     batch: own.TrainBatch = 1024,
-    lr: own.LearningRate = 2e-3,
+    lr: own.LearningRate = None,
     warm_up: own.WarmUp = 0.05,
     decay: own.Decay = 0.2,
     split_on: option.SplitOn = "file",

@@ -32,7 +32,10 @@ NormalisationOption = Annotated[
 ]
 TrainTokens = Annotated[int, typer.Option(metavar="N", help="To train on, repeats counted.", min=1)]
 TrainBatch = Annotated[int, typer.Option(metavar="N", help="Tokens a step.", min=1)]
-LearningRate = Annotated[float, typer.Option("--lr", metavar="X", help="Adam's, at its height.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", metavar="X", help="Adam's, at its height; default: by --latents."),
+]
 WarmUp = Annotated[
     float, typer.Option(metavar="X", help="Share of the steps in which it rises.", min=0, max=1)
 ]

@@ -70,7 +70,11 @@ class Trainer:
     def __init__(
         self, weights: Weights, objective: Objective, unit: float, settings: TrainSettings
     ) -> None:
-        """`unit` is what a row is divided by, as `weights` defines it."""
+        """`unit` is what a row is divided by, as `weights` defines it.
+
+        The settings must be complete.
+        """
+        assert settings.lr is not None
         steps = steps_of(settings)
         self.weights = weights
         self.unit = unit

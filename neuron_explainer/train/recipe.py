@@ -13,6 +13,7 @@ from neuron_explainer.subjects.sparse_formats import FORMATS
 from neuron_explainer.train.objectives import Objective, Relu, TopK
 
 _K = 32
+_LR = 5e-4  # with 2¹⁴ latents
 _NORMALISATIONS: tuple[Normalisation, ...] = ("none", "layer_norm", "constant_norm_rescale")
 
 
@@ -38,11 +39,23 @@ def check(settings: TrainSettings) -> TrainSettings:
     return settings
 
 
-def objective(settings: TrainSettings, latents: int, width: int) -> Objective:
+def complete(settings: TrainSettings, width: int) -> TrainSettings:
+    """The settings with what depends on the site's width.
+
+    The learning rate falls with the root of the number of latents, as in Gao et al. 2024, from
+    2.5 times as much as theirs: trainings here are short.
+    """
+    latents = settings.latents or settings.expansion * width
+    return replace(settings, latents=latents, lr=settings.lr or _LR / (latents / 2**14) ** 0.5)
+
+
+def objective(settings: TrainSettings, width: int) -> Objective:
     """The activation function with its loss. Raises ConfigError when there are not k latents."""
     if settings.l1 is not None:
         return Relu(settings.l1)
+    latents = settings.latents
     assert settings.k is not None
+    assert latents is not None
     if settings.k > latents:
         raise ConfigError(f"--k {settings.k} of {latents} latents: choose fewer, or more --latents")
     return TopK.of(settings.k, width)

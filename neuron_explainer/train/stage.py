@@ -65,8 +65,8 @@ def train(
     reading = _reading(settings)
     ready = prepare(subject_settings, reading, subject)
     width = ready.widths[settings.site]
-    latents = settings.latents or settings.expansion * width
-    objective = recipe.objective(settings, latents, width)
+    settings = recipe.complete(settings, width)
+    objective = recipe.objective(settings, width)
     with locked(to):
         config = _configuration(ready, subject_settings, settings)
         found = place.finished(config)
@@ -75,7 +75,7 @@ def train(
             Folder(place.work, "neuron-explainer train-sae").open(config)
             try:
                 corpus = tokenised(place.work, ready, reading, progress)
-                report = _trained(place, ready, corpus, objective, latents, settings, display)
+                report = _trained(place, ready, corpus, objective, settings, display)
             except (ConfigError, CorpusError, SubjectError):  # to go on would end there again
                 shutil.rmtree(place.work)
                 raise
@@ -91,7 +91,6 @@ def _trained(
     ready: Ready,
     corpus: Corpus,
     objective: Objective,
-    latents: int,
     settings: TrainSettings,
     display: Display,
 ) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def _trained(
     lengths = torch.from_numpy(corpus.lengths - 1)  # the first position does not count
     held, places = split(lengths, HELD_OUT, settings.seed)
     reader = Reader(ready.subject, settings.site, corpus, settings.forward)
-    training = Training.begin(_buffer(reader, places, settings), objective, latents, settings)
+    training = Training.begin(_buffer(reader, places, settings), objective, settings)
     kept = Checkpoints(place.work / _STATE, Folder(place.work).manifest(), settings.checkpoint)
     if (state := kept.load()) is not None:
         training.restore(state)
@@ -121,8 +120,8 @@ def _trained(
             "tokens": tokens,
             "steps": trainer.step,
             "passes": tokens / int(lengths[places].sum()),
-            "latents": latents,
-            "dead": int(trainer.dead.sum()) / latents,
+            "latents": made.n,
+            "dead": int(trainer.dead.sum()) / made.n,
             "dead_after": trainer.long,
         },
         "held_out": asdict(figures),

@@ -46,12 +46,10 @@ class Training:
     components: Components
 
     @classmethod
-    def begin(
-        cls, buffer: Buffer, objective: Objective, latents: int, settings: TrainSettings
-    ) -> "Training":
+    def begin(cls, buffer: Buffer, objective: Objective, settings: TrainSettings) -> "Training":
         """With a bias and a unit from the buffer's first rows, and directions from the seed.
 
-        Raises SubjectError when the rows do not vary.
+        The settings must be complete. Raises SubjectError when the rows do not vary.
         """
         rows = buffer.peek(_SAMPLE)
         unit = float((rows - rows.mean(dim=0)).square().mean().sqrt())
@@ -59,7 +57,8 @@ class Training:
             raise SubjectError(
                 f"{settings.site} has the same activations at every token: choose another --site"
             )
-        width = rows.shape[1]
+        width, latents = rows.shape[1], settings.latents
+        assert latents is not None
         # so many random directions give back this many times the row that is encoded
         excess = 1.0 if objective.k is not None else max(1.0, latents / (2 * width))
         generator = Generator().manual_seed(settings.seed)

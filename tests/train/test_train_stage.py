@@ -190,7 +190,7 @@ def test_an_unfinished_training_is_not_gone_on_with_other_settings(
     with pytest.raises(KeyboardInterrupt):
         _train(tmp_path / "mine", settings, display=_killing)
     before = files(tmp_path / "mine")
-    with pytest.raises(RunMismatch, match=r"\.training was made with lr = 0\.002, not 0\.01"):
+    with pytest.raises(RunMismatch, match=r"\.training was made with lr = 0\.016, not 0\.01"):
         _train(tmp_path / "mine", replace(settings, lr=0.01))
     assert files(tmp_path / "mine") == before
 
