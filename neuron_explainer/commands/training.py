@@ -75,8 +75,8 @@ def _lines(done: "Trained") -> list[str]:
     before = " (was trained already)" if done.skipped else ""
     named = "" if done.named else f" --site {done.site}"
     return [
-        f"{done.path}: {trained['latents']:,} latents, trained on {trained['tokens']:,} tokens, "
-        f"{trained['dead']:.1%} of them dead{before}",
+        f"{done.path}: {trained['latents']:,} latents, {trained['dead']:.1%} of them dead, trained "
+        f"on {trained['tokens']:,} tokens{before}",
         f"on {held['tokens']:,} held-out tokens: {_errors(held)} (mean activation "
         f"{output.figure(held['mean_normalised_mse'])}), L0 {held['l0']:.1f}, "
         f"{held['silent']:.1%} of latents silent",
