@@ -70,11 +70,16 @@ class SubjectSettings:
 class CollectSettings:
     """What is collected, and how."""
 
-    corpus: str = ""
+    corpus: str = ""  # a file, a folder, or a dataset's hub id
     layers: str | None = None  # "0-3,5": these layers' MLP neurons
     sites: tuple[str, ...] = ()  # by TransformerLens name
     split_on: Literal["file", "blank-line", "line"] = "file"
     text_field: str = "text"
+    corpus_config: str | None = None  # of a dataset that has several
+    corpus_split: str | None = None  # of a dataset; default: train
+    documents: Annotated[int, 1] | None = None  # taken at most; default: all
+    corpus_tokens: Annotated[int, 1] | None = None  # likewise, BOS not counted
+    shuffle: bool = False  # take the documents in an order that the seed says
     excerpt_tokens: Annotated[int, 2] = 64
     minimum_tokens: Annotated[int, 1] = 16
     bos: Literal["prepend", "none"] = "prepend"

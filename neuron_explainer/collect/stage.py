@@ -2,16 +2,16 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from neuron_explainer.collect import sites as site_choice
 from neuron_explainer.collect.checkpoint import STATE_VERSION, Checkpoints
-from neuron_explainer.collect.corpus import CorpusSource
 from neuron_explainer.collect.excerpts import ExcerptRule, write_corpus
 from neuron_explainer.collect.logit_effects import LogitEffects
+from neuron_explainer.collect.sources import Source, amount, documents, source_of
 from neuron_explainer.collect.streaming import Plan, notices_of, stream, write
 from neuron_explainer.collect.token_table import TableLayout
 from neuron_explainer.config import CollectSettings, SubjectSettings
@@ -25,6 +25,12 @@ from neuron_explainer.subjects.sparse_formats import files_of, site_of
 from neuron_explainer.workspace import check_name
 
 CHECKPOINT = "checkpoint.npz"
+# settings that change no record set, or are in the corpus's own configuration
+_ELSEWHERE = (
+    *("layers", "sites", "batch", "memory_mb", "checkpoint"),
+    *("corpus", "split_on", "text_field", "corpus_config", "corpus_split"),
+    *("documents", "corpus_tokens", "shuffle"),
+)
 _FEWEST_EXCERPTS = 4  # so that every split has a top and a random record
 
 
@@ -103,7 +109,7 @@ class Ready:
 
     name: str
     subject: Subject
-    source: CorpusSource
+    source: Source
     widths: Mapping[str, int]  # of the sites that were chosen
     settings: SubjectSettings  # with every autoencoder's site
 
@@ -112,10 +118,8 @@ def prepare(
     subject_settings: SubjectSettings, settings: CollectSettings, subject: Subject | None
 ) -> Ready:
     """Load the subject and choose its sites. Raises CorpusError or SubjectError."""
-    if not settings.corpus:
-        raise CorpusError("no corpus was named: give --corpus FILE, or one in run.toml")
-    source = CorpusSource(Path(settings.corpus), settings.split_on, settings.text_field)
-    source.files()  # a missing corpus is found before the model is loaded
+    source = source_of(settings)
+    source.check()  # a missing corpus is found before the model is loaded
     subject_settings = with_sites(subject_settings)
     subject = subject or load_subject(subject_settings)
     chosen = _chosen(subject, settings, subject_settings)
@@ -176,26 +180,40 @@ def tokenised(data: Path, ready: Ready, settings: CollectSettings, progress: Pro
             f"{subject.context - 1} or less"
         )
     folder = Folder(path, "neuron-explainer collect")
+    known = folder.manifest()["config"] if folder.exists else {}
+    identity = source.identity(known)
+    more = {"excludes_first": True, "vocabulary": _vocabulary_digest(subject.tokenizer)}
     complete = folder.complete
-    folder.open(
-        {
-            "corpus": source.digest(),
-            "split_on": source.split_on,
-            "text_field": source.text_field,
-            "excludes_first": True,
-            "vocabulary": _vocabulary_digest(subject.tokenizer),
-            **asdict(rule),
-        }
-    )
+    folder.open({**identity, **more, **asdict(rule), **amount(settings)})
     if not complete:
         try:
             with progress("tokenise", 0, "documents") as advance:
-                write_corpus(folder, _counted(source, advance), subject.tokenizer, rule)
-            _check_number(len(Corpus(path)), source, rule)
+                texts = _Texts(advance)
+                taken = documents(source, settings, identity, path, texts.seen)
+                write_corpus(folder, taken, subject.tokenizer, rule, settings.corpus_tokens)
+            _check_number(len(Corpus(path)), settings.corpus, rule)
         except CorpusError:  # it is no use: a better one must not find its place taken
             shutil.rmtree(path)
             raise
+        if "revision" in identity:  # a name on the hub, not a content
+            folder.update({"texts": texts.digest()})
     return Corpus(path)
+
+
+class _Texts:
+    """Counts documents and hashes them, each with its length before it."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+        self._total = hashlib.sha256()
+
+    def seen(self, text: str) -> None:
+        content = text.encode("utf-8", "surrogatepass")
+        self._total.update(len(content).to_bytes(8) + content)
+        self._advance(1)
+
+    def digest(self) -> str:
+        return self._total.hexdigest()
 
 
 def _vocabulary_digest(tokenizer: Tokenizer) -> str:
@@ -206,18 +224,12 @@ def _vocabulary_digest(tokenizer: Tokenizer) -> str:
     return names.hexdigest()
 
 
-def _check_number(excerpts: int, source: CorpusSource, rule: ExcerptRule) -> None:
+def _check_number(excerpts: int, corpus: str, rule: ExcerptRule) -> None:
     if excerpts < _FEWEST_EXCERPTS:
         raise CorpusError(
-            f"{source.path} gives {excerpts} excerpts of {rule.length} tokens: at least "
+            f"{corpus} gives {excerpts} excerpts of {rule.length} tokens: at least "
             f"{_FEWEST_EXCERPTS} are needed to hold records out"
         )
-
-
-def _counted(source: CorpusSource, advance: Callable[[int], None]) -> Iterator[str]:
-    for document in source.documents():
-        yield document
-        advance(1)
 
 
 def configuration(
@@ -225,9 +237,8 @@ def configuration(
 ) -> dict[str, Any]:
     """What makes record sets differ: not where things lie, nor how large the batches are."""
     about = asdict(settings)
-    for key in ("corpus", "layers", "sites", "split_on", "text_field", "batch", "memory_mb"):
+    for key in _ELSEWHERE:
         del about[key]
-    del about["checkpoint"]
     if settings.sign == "positive":
         del about["sign"]
     if not settings.pairs:

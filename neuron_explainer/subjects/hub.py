@@ -1,0 +1,28 @@
+"""The Hugging Face hub: asked once whether it is there, so that nothing waits for its retries."""
+
+from functools import cache
+from typing import Any
+
+_PATIENCE = 5.0  # seconds
+
+
+@cache
+def unreachable() -> str | None:
+    """Why the hub cannot be asked, or None when it answers. It is asked once in a process."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    session: Any = get_session()
+    try:
+        session.head(constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception as error:  # noqa: BLE001  # whichever HTTP library huggingface_hub stands on
+        return f"{constants.ENDPOINT} cannot be reached: {first_line(error)}"
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of the hub's libraries says first."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
