@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "subjects.tokenizer",
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
             *("subjects.loading", "subjects.structure", "subjects.interventions"),
+            "subjects.hub",
             "subjects.attention",
             *("subjects.autoencoder", "subjects.sparse_*"),
             "simulate.asking",
@@ -112,6 +113,8 @@ FREE = (
     ("subjects.structure", "subjects.*"),
     ("subjects.attention", "subjects.weights"),
     ("subjects.interventions", "subjects.autoencoder"),
+    ("subjects.loading", "subjects.hub"),
+    ("subjects.sparse_*", "subjects.hub"),
     ("subjects.sparse_*", "subjects.autoencoder"),
     ("subjects.sparse_*", "subjects.sparse_*"),
     ("compare.*", "compare.*"),  # one report, in several files
@@ -133,6 +136,7 @@ WHO_MAY_IMPORT = {
     "torch": ("subjects.*", "collect.*", "llm.local", "llm.local_*"),
     "transformers": ("subjects.*", "llm.local", "llm.local_*"),
     "huggingface_hub": ("publish.hub", "subjects.*"),
+    "datasets": ("collect.datasets_corpus",),
     **dict.fromkeys(
         ("openai", "httpx", "httpx2", "aiohttp", "requests", "urllib", "http"),
         ("llm.*", "publish.hub", "interchange.*"),
@@ -140,7 +144,16 @@ WHO_MAY_IMPORT = {
 }
 WHO_MAY_SPEAK = ("cli", "commands.output")
 WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli", "commands.uploading")  # for keys
-HEAVY = {"torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "openai",
+    "pyarrow",
+    "scipy",
+    "safetensors",
+    "matplotlib",
+    "datasets",
+}
 
 
 def _fits(module: str, patterns: tuple[str, ...]) -> bool:

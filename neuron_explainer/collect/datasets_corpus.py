@@ -16,14 +16,13 @@ from typing import Any
 
 from neuron_explainer.collect.shuffle import Shuffle
 from neuron_explainer.errors import CorpusError
-from neuron_explainer.subjects.hub import first_line, unreachable
+from neuron_explainer.subjects.hub import dataset_revision, first_line, unreachable
 
 UNRESOLVED = "not resolved"  # stands for the revision where the hub names none
 _ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves in a folder
 _BUFFER = 10_000  # documents among which a stream is shuffled
 _BATCH = 100
-_PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class DatasetSource:
         A stream is shuffled as `datasets` does it, its files and then among 10,000 documents; a
         folder through and through.
         """
-        with _told(self.name):
+        with _told(_unreadable(self.name)):
             rows = self._rows((identity or {}).get("revision"))
             if shuffle is not None and self.folder is None:
                 rows = rows.shuffle(seed=shuffle.seed, buffer_size=_BUFFER)
@@ -87,13 +86,10 @@ class DatasetSource:
         return match["id"], match["revision"]
 
     def _resolved(self, name: str, asked: str | None) -> str:
-        from huggingface_hub import HfApi
-
         if (reason := unreachable()) is not None:
-            raise _absent(name, reason)
-        with _told(name):
-            found = HfApi().dataset_info(name, revision=asked, timeout=_PATIENCE)
-        return found.sha or UNRESOLVED
+            raise CorpusError(_absent(name).format(reason))
+        with _told(_absent(name)):
+            return dataset_revision(name, asked) or UNRESOLVED
 
     def _rows(self, revision: str | None) -> Any:
         import datasets
@@ -124,7 +120,7 @@ class DatasetSource:
         if rows.column_names is not None:
             self._check_column(rows.column_names)
             rows = rows.select_columns([self.text_field])
-        with _told(self.name):
+        with _told(_unreadable(self.name)):
             for batch in rows.iter(batch_size=_BATCH):
                 self._check_column(list(batch))
                 for text in batch[self.text_field]:
@@ -167,21 +163,22 @@ def _digest(folder: Path) -> str:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """What goes wrong in `datasets`, in one line."""
+def _told(message: str) -> Iterator[None]:
+    """What goes wrong in the libraries, in one line: `message` with the reason for `{}`."""
     try:
         yield
     except CorpusError:
         raise
-    except Exception as error:  # it lets through those of whatever reads the files
-        raise _absent(name, first_line(error)) from error
+    except Exception as error:  # they let through what comes of whatever reads the files
+        raise CorpusError(message.format(first_line(error))) from error
 
 
-def _absent(name: str, reason: str) -> CorpusError:
-    where = "read" if Path(name).is_dir() else "no file or folder here, and the hub did not give it"
-    return CorpusError(
-        f"{name} cannot be read as a dataset ({reason}); see --corpus-config and --corpus-split"
-        if where == "read"
-        else f"no corpus at {name}: it is {where} ({reason}); give a file or a folder of .txt, "
-        ".jsonl or .parquet files, or one that datasets saved"
+def _unreadable(name: str) -> str:
+    return f"{name} cannot be read as a dataset ({{}}); see --corpus-config and --corpus-split"
+
+
+def _absent(name: str) -> str:
+    return (
+        f"no corpus at {name}: it is no file or folder here, and the hub did not give it ({{}}); "
+        "give a file or a folder of .txt, .jsonl or .parquet files, or one that datasets saved"
     )

@@ -22,6 +22,16 @@ def unreachable() -> str | None:
     return None
 
 
+def dataset_revision(name: str, asked: str | None) -> str | None:
+    """The commit that a dataset's branch, tag or commit stands for, by default its main branch.
+
+    None where the server has no commits. Raises what huggingface_hub raises.
+    """
+    from huggingface_hub import HfApi
+
+    return HfApi().dataset_info(name, revision=asked, timeout=2 * _PATIENCE).sha
+
+
 def first_line(error: BaseException) -> str:
     """What an error of the hub's libraries says first."""
     lines = str(error).strip().splitlines()
