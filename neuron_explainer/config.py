@@ -73,6 +73,7 @@ class CollectSettings:
     corpus: str = ""  # a file, a folder, or a dataset's hub id
     layers: str | None = None  # "0-3,5": these layers' MLP neurons
     sites: tuple[str, ...] = ()  # by TransformerLens name
+    neurons: str | None = None  # "0-99,512": only these, of every site; default: all
     split_on: Literal["file", "blank-line", "line"] = "file"
     text_field: str = "text"
     corpus_config: str | None = None  # of a dataset that has several

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from neuron_explainer.errors import DataError, SubjectError
+from neuron_explainer.neuron_list import parse_neurons
 from neuron_explainer.records import (
     NEGATIVE,
     BoolArray,
@@ -140,6 +141,34 @@ class RecordSet:
         """How many neurons the site has."""
         return int(self.folder.manifest()["width"])
 
+    @cached_property
+    def neurons(self) -> Sequence[int]:
+        """Those that were collected, in order: all, unless collect was asked for some."""
+        return parse_neurons(self._listed, self.width)
+
+    @property
+    def _listed(self) -> str | None:
+        listed: str | None = self.folder.manifest()["config"].get("neurons")
+        return listed
+
+    def chosen(self, text: str | None) -> Sequence[int]:
+        """`0-99,512` as indices, by default all that were collected.
+
+        Raises ConfigError when it is no such list, SubjectError when one was not collected.
+        """
+        if text is None:
+            return self.neurons
+        chosen = parse_neurons(text, self.width)
+        if absent := sorted(set(chosen).difference(self.neurons)):
+            raise self._not_collected(absent[0])
+        return chosen
+
+    def _not_collected(self, neuron: int) -> SubjectError:
+        return SubjectError(
+            f"{self.subject}/{self.site} holds the neurons {_brief(self._listed or '')}, not "
+            f"{neuron}: choose among them, or collect others under another --name"
+        )
+
     def require_complete(self) -> None:
         """Raises DataError when collect has not finished."""
         if not self.folder.complete:
@@ -153,6 +182,8 @@ class RecordSet:
             raise SubjectError(
                 f"{self.subject}/{self.site} has neurons 0 to {self.width - 1}, no {neuron}"
             )
+        if self._listed is not None and neuron not in self.neurons:
+            raise self._not_collected(neuron)
 
     def neuron(self, index: int) -> NeuronRecord:
         """One neuron, in milliseconds whatever the number of neurons."""
@@ -236,6 +267,10 @@ def collected_sites(data: Path, subject: str) -> dict[str, int]:
         if record_set.folder.complete:
             found[record_set.site] = record_set.width
     return dict(sorted(found.items(), key=lambda item: (int(item[0].split(".")[1]), item[0])))
+
+
+def _brief(text: str, limit: int = 40) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 class _Grouped:

@@ -21,11 +21,13 @@ from neuron_explainer.collect.stage import (
     CHECKPOINT,
     Collected,
     configuration,
+    open_record_set,
     pass_key,
     prepare,
     tokenised,
 )
 from neuron_explainer.collect.streaming import Plan, notices_of, stream, write
+from neuron_explainer.collect.taken import Taken
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import ConfigError, DataError, RunMismatch
 from neuron_explainer.head_pairs import is_pattern
@@ -86,7 +88,7 @@ def collect_part(
     with nullcontext() if known else locked(data / ready.name, wait=True):
         corpus = tokenised(data, ready, settings, progress)
     folder = part.folder(data, ready.name)
-    key = pass_key(configuration(ready.settings, settings, corpus), ready.widths, settings)
+    key = pass_key(configuration(ready.settings, settings, corpus), ready.taken, settings)
     with locked(folder.path):
         folder.open(key | {"part": [part.number, part.of]})
         if folder.complete:
@@ -130,8 +132,10 @@ def merge(data: Path, name: str, progress: Progress = silent) -> Collected:
         )
     widths: dict[str, int] = config["sites"]
     settings = _settings(config)
+    taken = {site: Taken.of(width, settings.neurons) for site, width in widths.items()}
+    counts = {site: len(neurons) for site, neurons in taken.items()}
     states = [folder.verified(STATE) for folder in folders]
-    plan = Plan.of(corpus, settings, widths)
+    plan = Plan.of(corpus, settings, counts)
     about = {key: value for key, value in config.items() if key not in _OWN}
     skipped = []
 
@@ -140,17 +144,17 @@ def merge(data: Path, name: str, progress: Progress = silent) -> Collected:
         return {"logit_effects": folders[0].read(file)} if folders[0].has(file) else {}
 
     with locked(data / name):
-        for site, width in widths.items():
+        for site, width in counts.items():
             folder = RecordSet(data, name, site).folder
-            folder.open(about | {"site": site})
+            open_record_set(folder, about | {"site": site})
             if folder.complete:
                 skipped.append(site)
                 continue
             collector = plan.collector(site, width)
             for state in states:
                 collector.merge(load_state(state, site))
-            write({site: folder}, {site: collector}, effects, corpus, settings, progress)
-    return Collected(name, corpus, widths, tuple(skipped), notices_of(plan.layouts, settings))
+            write({site: folder}, {site: collector}, effects, corpus, settings, progress, taken)
+    return Collected(name, corpus, counts, tuple(skipped), notices_of(plan.layouts, settings))
 
 
 def _whole(data: Path, name: str) -> list[Folder]:

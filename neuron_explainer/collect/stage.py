@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from neuron_explainer.collect.excerpts import ExcerptRule, write_corpus
 from neuron_explainer.collect.logit_effects import LogitEffects
 from neuron_explainer.collect.sources import Source, amount, documents, source_of
 from neuron_explainer.collect.streaming import Plan, notices_of, stream, write
+from neuron_explainer.collect.taken import Taken
 from neuron_explainer.collect.token_table import TableLayout
 from neuron_explainer.config import CollectSettings, SubjectSettings
-from neuron_explainer.errors import CorpusError, SubjectError
+from neuron_explainer.errors import CorpusError, RunMismatch, SubjectError
 from neuron_explainer.head_pairs import is_pattern
+from neuron_explainer.neuron_list import neuron_text, parse_neurons
 from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, locked
@@ -40,7 +43,7 @@ class Collected:
 
     subject: str
     corpus: Corpus
-    widths: Mapping[str, int]
+    widths: Mapping[str, int]  # how many neurons of each site
     skipped: tuple[str, ...] = ()  # sites that were complete already
     notices: tuple[str, ...] = ()  # what the user should know
     layouts: Mapping[str, TableLayout] = field(default_factory=dict)
@@ -83,20 +86,20 @@ def collect(
     ready = prepare(subject_settings, settings, subject)
     with locked(data / ready.name):
         corpus = tokenised(data, ready, settings, progress)
-        folders = {site: RecordSet(data, ready.name, site).folder for site in ready.widths}
+        folders = {site: RecordSet(data, ready.name, site).folder for site in ready.taken}
         config = configuration(ready.settings, settings, corpus)
         for site, folder in folders.items():
-            folder.open(config | {"site": site})
+            open_record_set(folder, config | {"site": site})
         skipped = tuple(site for site, folder in folders.items() if folder.complete)
         todo = {site: width for site, width in ready.widths.items() if site not in skipped}
         # of all sites, so that a resumed run shares the memory as an undisturbed one does
         plan = Plan.of(corpus, settings, ready.widths) if todo else None
         if plan is not None:
-            key = pass_key(config, ready.widths, settings) | {"todo": list(todo)}
+            key = pass_key(config, ready.taken, settings) | {"todo": list(todo)}
             kept = Checkpoints(data / ready.name / CHECKPOINT, key, settings.checkpoint)
             collectors = stream(ready.subject, corpus, todo, plan, settings, progress, kept)
             effects = LogitEffects(ready.subject, settings.logit_tokens)
-            write(folders, collectors, effects.shard, corpus, settings, progress)
+            write(folders, collectors, effects.shard, corpus, settings, progress, ready.taken)
             kept.remove()
     layouts = {} if plan is None else plan.layouts
     notices = (*_known_only_by_inspection(ready.subject), *notices_of(layouts, settings))
@@ -108,10 +111,15 @@ class Ready:
     """A subject that is loaded, and what of it is collected."""
 
     name: str
-    subject: Subject
+    subject: Subject  # with those neurons alone that are collected
     source: Source
-    widths: Mapping[str, int]  # of the sites that were chosen
+    taken: Mapping[str, Taken]  # of the sites that were chosen
     settings: SubjectSettings  # with every autoencoder's site
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """How many neurons of each site are collected."""
+        return {site: len(taken) for site, taken in self.taken.items()}
 
 
 def prepare(
@@ -126,17 +134,42 @@ def prepare(
     if settings.sign == "negative":
         subject, chosen = _negated(subject, chosen)
     known = _sites(subject)
-    widths = {site: known[site] for site in chosen}
+    taken = {site: Taken.of(known[site], settings.neurons) for site in chosen}
+    if settings.neurons is not None:
+        subject = _narrowed(subject, taken)
     name = check_name(subject_settings.folder_name)
-    return Ready(name, subject, source, widths, subject_settings)
+    return Ready(name, subject, source, taken, subject_settings)
+
+
+def _narrowed(subject: Subject, taken: Mapping[str, Taken]) -> Subject:
+    from neuron_explainer.subjects.chosen import chosen_of
+
+    return chosen_of(subject, {site: neurons.indices or [] for site, neurons in taken.items()})
 
 
 def pass_key(
-    config: Mapping[str, Any], widths: Mapping[str, int], settings: CollectSettings
+    config: Mapping[str, Any], taken: Mapping[str, Taken], settings: CollectSettings
 ) -> dict[str, Any]:
     """All that the state of a pass depends on."""
     limits = {"batch": settings.batch, "memory_mb": settings.memory_mb, "state": STATE_VERSION}
-    return {**config, "sites": dict(widths), **limits}
+    widths = {site: neurons.width for site, neurons in taken.items()}
+    return {**config, "sites": widths, **limits}
+
+
+def open_record_set(folder: Folder, config: Mapping[str, Any]) -> None:
+    """Begin or resume a record set. Raises RunMismatch where it is of another configuration."""
+    if folder.exists:
+        held = folder.manifest()["config"].get("neurons")
+        if held != (asked := config.get("neurons")):
+            raise RunMismatch(
+                f"{folder.path} is made of {_named(held)}, not of {_named(asked)}: collect those "
+                "under another --name, or delete that folder"
+            )
+    folder.open(config)
+
+
+def _named(neurons: str | None) -> str:
+    return "all neurons" if neurons is None else f"the neurons {neurons}"
 
 
 def _chosen(
@@ -243,6 +276,10 @@ def configuration(
         del about["sign"]
     if not settings.pairs:
         del about["pairs"]
+    if settings.neurons is None:
+        del about["neurons"]
+    else:
+        about["neurons"] = neuron_text(parse_neurons(settings.neurons, sys.maxsize))
     model: dict[str, Any] = {"dtype": subject.dtype, "weights": _fingerprint(subject.model)}
     if subject.by_hand:
         model["by_hand"] = list(subject.by_hand)

@@ -49,6 +49,7 @@ def collect(
     corpus: option.CorpusOption,
     layers: option.LayerOption = None,
     sites: option.SiteOption = None,
+    neurons: option.NeuronsOption = None,
     sae: option.SaeOption = None,
     name: option.FolderName = None,
     split_on: option.SplitOn = "file",

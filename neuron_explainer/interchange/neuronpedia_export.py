@@ -92,7 +92,7 @@ class SiteOfRun:
     def neurons(self) -> list[int]:
         """Which neurons the run is about, or all that there are."""
         if self.settings.all_neurons:
-            return list(range(self.record_set.width))
+            return list(self.record_set.neurons)
         ranges = self.run.folder.shards(f"{self.site}/explanations")
         return sorted({neuron for shard, _ in ranges for neuron in range(shard.start, shard.stop)})
 

@@ -1,7 +1,7 @@
 """What collect needs of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Union, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Observer = Callable[["torch.Tensor"], None]  # (batch, time, neurons)
 PairObserver = Callable[["torch.Tensor"], None]  # (batch, heads, query, key)
+Neurons = Union[slice, "torch.Tensor"]  # a range, or indices (int64)
 
 
 class Tokenizer(Protocol):
@@ -62,7 +63,7 @@ class ResidualWriter(Protocol):
     How weights lie in memory, whether embeddings are tied and which norm comes last stay in here.
     """
 
-    def writes(self, site: str, neurons: slice) -> "torch.Tensor | None":
+    def writes(self, site: str, neurons: "Neurons") -> "torch.Tensor | None":
         """What each neuron adds to the residual stream per unit of activation (neurons, width).
 
         None where a neuron writes nothing that is linear in its activation.

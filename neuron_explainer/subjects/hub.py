@@ -9,8 +9,7 @@ _PATIENCE = 5.0  # seconds
 @cache
 def unreachable() -> str | None:
     """Why the hub cannot be asked, or None when it answers. It is asked once in a process."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.head_pairs import PATTERN
 from neuron_explainer.subjects import attention
-from neuron_explainer.subjects.base import Observer, PairObserver
+from neuron_explainer.subjects.base import Neurons, Observer, PairObserver
 from neuron_explainer.subjects.hooks import Stop, Visit, read, visited
 from neuron_explainer.subjects.interventions import Intervention
 from neuron_explainer.subjects.loading import load_model
@@ -160,7 +160,7 @@ class HuggingFaceSubject:
             remove()
 
     @torch.inference_mode()
-    def writes(self, site: str, neurons: slice) -> Tensor | None:
+    def writes(self, site: str, neurons: Neurons) -> Tensor | None:
         """Rows of the output projection (neurons, width), or of the identity at residual sites.
 
         Through the norm that some architectures have behind it, without that norm's scale; of an

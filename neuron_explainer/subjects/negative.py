@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from neuron_explainer.records import NEGATIVE
-from neuron_explainer.subjects.base import Observer, ResidualWriter, Subject, Tokenizer
+from neuron_explainer.subjects.base import Neurons, Observer, ResidualWriter, Subject, Tokenizer
 
 
 def negative_site(site: str) -> str:
@@ -43,7 +43,7 @@ class NegativeSubject:
         below = {_positive(site): _negating(observer) for site, observer in observers.items()}
         self._subject.observe(tokens, below)
 
-    def writes(self, site: str, neurons: slice) -> Tensor | None:
+    def writes(self, site: str, neurons: Neurons) -> Tensor | None:
         """What a neuron writes per unit of its negated activation (neurons, width)."""
         if not isinstance(self._subject, ResidualWriter):
             return None

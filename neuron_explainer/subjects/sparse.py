@@ -7,7 +7,7 @@ from torch import Tensor
 
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects.autoencoder import Autoencoder
-from neuron_explainer.subjects.base import Observer, ResidualWriter, Subject, Tokenizer
+from neuron_explainer.subjects.base import Neurons, Observer, ResidualWriter, Subject, Tokenizer
 from neuron_explainer.subjects.interventions import Intervenable, Intervention, splice
 from neuron_explainer.subjects.sparse_formats import load
 
@@ -93,7 +93,7 @@ class SparseSubject:
                 stack.enter_context(self._subject.intervene(below))
             yield
 
-    def writes(self, site: str, neurons: slice) -> Tensor | None:
+    def writes(self, site: str, neurons: Neurons) -> Tensor | None:
         """A latent's decoder row (neurons, width), taken on by what the site below writes.
 
         Of a transcoder, by what the site that it reconstructs writes; None where it names none.
