@@ -1,5 +1,6 @@
 """A record set on disk, as collect or import wrote it: `data/<subject>/<site>/` and its corpus."""
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from neuron_explainer.errors import DataError, SubjectError
 from neuron_explainer.neuron_list import parse_neurons
+from neuron_explainer.record_rows import Grouped
 from neuron_explainer.records import (
     NEGATIVE,
     BoolArray,
@@ -38,16 +40,25 @@ class Corpus:
         self.folder = Folder(path, rebuild)
 
     @cached_property
+    def _map(self) -> mmap.mmap:
+        with self.folder.verified(SEQUENCES).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def release(self) -> None:
+        """Let go of the memory of what was read; what is read again is mapped again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    @cached_property
     def _chunks(self) -> tuple[NDArray[np.int64], list[pa.ListArray]]:
         """Where each record batch begins, and the token lists in it, memory-mapped."""
-        path = self.folder.verified(SEQUENCES)
         try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            chunks = pa.ipc.open_file(pa.py_buffer(self._map)).read_all()["tokens"].chunks
         except (OSError, pa.ArrowException) as error:
+            path = self.folder.path / SEQUENCES
             raise DataError(
                 f"{path} is damaged; delete {self.folder.path.parent} and run {self.folder.rebuild}"
             ) from error
-        chunks = table["tokens"].chunks
         starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
         return starts, chunks
 
@@ -199,7 +210,7 @@ class RecordSet:
         self, shard: Shard, tables: Sequence[str] = TABLES, splits: Sequence[str] | None = None
     ) -> Iterator[NeuronRecord]:
         """The neurons of `shard`, in order; of their records only those in `splits`, if given."""
-        grouped = {name: _Grouped(self.folder, name, splits) for name in tables}
+        grouped = {name: Grouped(self.folder, name, splits) for name in tables}
         for index in range(shard.start, shard.stop):
             yield self._assemble(index, {name: table[index] for name, table in grouped.items()})
 
@@ -271,36 +282,6 @@ def collected_sites(data: Path, subject: str) -> dict[str, int]:
 
 def _brief(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-class _Grouped:
-    """Rows by neuron of one table, one shard in memory at a time."""
-
-    def __init__(self, folder: Folder, name: str, splits: Sequence[str] | None) -> None:
-        self.folder = folder
-        self.splits = splits if name == "records" else None
-        self.shards = folder.shards(name)
-        self.current: tuple[Shard, pa.Table, NDArray[np.int64]] | None = None
-
-    def __getitem__(self, neuron: int) -> pa.Table | None:
-        if self.current is None or neuron not in self.current[0]:
-            self.current = self._load(neuron)
-        if self.current is None:
-            return None
-        shard, table, offsets = self.current
-        start, stop = offsets[neuron - shard.start], offsets[neuron - shard.start + 1]
-        return table.slice(start, stop - start)
-
-    def _load(self, neuron: int) -> tuple[Shard, pa.Table, NDArray[np.int64]] | None:
-        for shard, file in self.shards:
-            if neuron in shard:
-                table = self.folder.read(file)
-                if self.splits is not None:
-                    table = table.filter(pc.is_in(table["split"], pa.array(self.splits)))
-                table = table.combine_chunks()
-                bounds = np.arange(shard.start, shard.stop + 1)
-                return shard, table, np.searchsorted(table["neuron"].to_numpy(), bounds)
-        return None
 
 
 def rows_of(folder: Folder, name: str, shard: Shard, columns: list[str]) -> pa.Table:

@@ -70,7 +70,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
         *("simulate.pair_detection", "simulate.pair_distance"),
     ),
-    ("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+    ("runner", "shard_work", "record_rows", "record_set", "runs", "fits", "prompt_hashes"),
     # stages: what a command runs
     (
         "collect.*",
@@ -109,6 +109,7 @@ FREE = (
     ("simulate.verdicts", "simulate.*"),
     ("score.sequences", "score.classification"),
     ("shard_work", "runner"),
+    ("record_set", "record_rows"),
     ("score.panel", "score.*"),  # it is those scores, computed together
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),

@@ -18,6 +18,7 @@ from neuron_explainer.store import Folder, replacing
 from neuron_explainer.subjects.base import Tokenizer
 
 _WINDOW = 1024  # excerpts that are sorted by length before they are cut into batches
+_READ = 8  # excerpts after which the memory they were read from is let go
 _CHUNK = 4096  # excerpts in one block of the sequences file
 _PIECE = 1 << 20  # characters that are tokenised at once
 # a place where no tokenizer in use joins what stands on the two sides
@@ -191,17 +192,31 @@ class Batch:
 
 
 def batches(corpus: Corpus, size: int, seed: int) -> Iterator[Batch]:
-    """Every excerpt once, in an order that is random but for neighbours of equal length."""
-    order = np.random.default_rng(seed).permutation(len(corpus))
+    """Every excerpt once, in an order that is random but for neighbours of equal length.
+
+    Memory holds four bytes an excerpt besides what is read at once.
+    """
+    order = np.arange(len(corpus), dtype=np.int32)
+    np.random.default_rng(seed).shuffle(order)
     edges = [*range(0, len(order), _WINDOW), len(order)]
     for start, stop in pairwise(edges):
-        sequences = [(place, corpus.token_ids(place)) for place in order[start:stop]]
+        sequences = list(_read(corpus, order[start:stop]))
         sequences.sort(key=lambda item: len(item[1]), reverse=True)
         for first in range(0, len(sequences), size):
             yield _batch(corpus, sequences[first : first + size])
 
 
-def _batch(corpus: Corpus, sequences: list[tuple[np.int64, NDArray[np.int32]]]) -> Batch:
+def _read(
+    corpus: Corpus, places: NDArray[np.int32]
+) -> Iterator[tuple[np.int32, NDArray[np.int32]]]:
+    """Copies: of each one read here and there the system keeps many more in memory."""
+    for number, place in enumerate(places):
+        yield place, corpus.token_ids(place).copy()
+        if number % _READ == 0:
+            corpus.release()
+
+
+def _batch(corpus: Corpus, sequences: list[tuple[np.int32, NDArray[np.int32]]]) -> Batch:
     time = len(sequences[0][1])
     tokens = np.zeros((len(sequences), time), np.int64)
     scored = np.zeros((len(sequences), time), bool)
