@@ -94,6 +94,8 @@ class CollectSettings:
     context_table: bool = False  # also rows for a token after a certain other
     pairs: bool = False  # of heads: every pair of a record's text, not its own alone
     logit_tokens: Annotated[int, 0] = 10  # tokens promoted, and as many suppressed, that are kept
+    input_tokens: Annotated[int, 0] = 10  # tokens that excite, and as many that inhibit, likewise
+    nearest: Annotated[int, 0] = 10  # neurons of the site that are most like a neuron
     memory_mb: Annotated[int, 16] = 1024  # for token tables and quantiles
     batch: Annotated[int, 1] = 32  # excerpts
     checkpoint: Annotated[int, 0] = 100_000  # excerpts between two saved states; 0: none

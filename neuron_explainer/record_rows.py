@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from neuron_explainer.records import Neighbour
 from neuron_explainer.store import Folder, Shard
 
 
@@ -38,3 +39,9 @@ class Grouped:
                 bounds = np.arange(shard.start, shard.stop + 1)
                 return shard, table, np.searchsorted(table["neuron"].to_numpy(), bounds)
         return None
+
+
+def neighbours(table: pa.Table) -> tuple[Neighbour, ...]:
+    """One neuron's rows of `nearest`, in stored order."""
+    columns = (table[name].to_pylist() for name in ("direction", "other", "cosine"))
+    return tuple(Neighbour(*row) for row in zip(*columns, strict=True))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from neuron_explainer.errors import DataError, SubjectError
 from neuron_explainer.neuron_list import parse_neurons
-from neuron_explainer.record_rows import Grouped
+from neuron_explainer.record_rows import Grouped, neighbours
 from neuron_explainer.records import (
     NEGATIVE,
     BoolArray,
@@ -29,7 +29,7 @@ from neuron_explainer.records import (
 from neuron_explainer.store import Folder, Shard
 
 SEQUENCES = "sequences.arrow"
-TABLES = ("records", "neurons", "tokens", "logit_effects")
+TABLES = ("records", "neurons", "tokens", "logit_effects", "input_tokens", "nearest")
 _REMEMBERED_SEQUENCES = 1 << 14
 
 
@@ -215,8 +215,9 @@ class RecordSet:
             yield self._assemble(index, {name: table[index] for name, table in grouped.items()})
 
     def _assemble(self, index: int, rows: dict[str, pa.Table | None]) -> NeuronRecord:
-        records, neurons, tokens, effects = (rows.get(name) for name in TABLES)
-        promoted, suppressed = self._effects(effects) if effects is not None else (None, None)
+        records, neurons, tokens, effects, inputs, near = (rows.get(name) for name in TABLES)
+        promoted, suppressed = self._effects(effects)
+        excited_by, inhibited_by = self._effects(inputs)
         statistics = neurons.to_pylist()[0] if neurons is not None and len(neurons) else None
         return NeuronRecord(
             NeuronId(self.subject, self.site, index),
@@ -225,6 +226,9 @@ class RecordSet:
             self._token_rows(tokens) if tokens is not None else None,
             promoted,
             suppressed,
+            excited_by,
+            inhibited_by,
+            None if near is None else neighbours(near),
         )
 
     def _records(self, table: pa.Table) -> Iterator[Record]:
@@ -254,8 +258,10 @@ class RecordSet:
         activation, count = table["activation"].to_numpy(), table["count"].to_numpy()
         return TokenRows(names, previous, token, activation, count)
 
-    def _effects(self, table: pa.Table) -> tuple[Effects, Effects]:
-        """The tokens promoted and those suppressed, each by falling strength."""
+    def _effects(self, table: pa.Table | None) -> tuple[Effects | None, Effects | None]:
+        """The tokens of positive effect and those of negative, each by falling strength."""
+        if table is None:
+            return None, None
         names = self.corpus.vocabulary[0]
         tokens, effects = table["token"].to_pylist(), table["effect"].to_pylist()
         named = [(names[token], effect) for token, effect in zip(tokens, effects, strict=True)]

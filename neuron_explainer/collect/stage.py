@@ -11,11 +11,11 @@ from typing import Any
 from neuron_explainer.collect import sites as site_choice
 from neuron_explainer.collect.checkpoint import STATE_VERSION, Checkpoints
 from neuron_explainer.collect.excerpts import ExcerptRule, write_corpus
-from neuron_explainer.collect.logit_effects import LogitEffects
 from neuron_explainer.collect.sources import Source, amount, documents, source_of
 from neuron_explainer.collect.streaming import Plan, notices_of, stream, write
 from neuron_explainer.collect.taken import Taken
 from neuron_explainer.collect.token_table import TableLayout
+from neuron_explainer.collect.weight_tables import WeightTables
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import CorpusError, RunMismatch, SubjectError
 from neuron_explainer.head_pairs import is_pattern
@@ -34,6 +34,7 @@ _ELSEWHERE = (
     *("corpus", "split_on", "text_field", "corpus_config", "corpus_split"),
     *("documents", "corpus_tokens", "shuffle"),
 )
+_NEWER = ("input_tokens", "nearest")  # settings that older record sets do not know
 _FEWEST_EXCERPTS = 4  # so that every split has a top and a random record
 
 
@@ -98,7 +99,7 @@ def collect(
             key = pass_key(config, ready.taken, settings) | {"todo": list(todo)}
             kept = Checkpoints(data / ready.name / CHECKPOINT, key, settings.checkpoint)
             collectors = stream(ready.subject, corpus, todo, plan, settings, progress, kept)
-            effects = LogitEffects(ready.subject, settings.logit_tokens)
+            effects = WeightTables(ready.subject, ready.taken, settings)
             write(folders, collectors, effects.shard, corpus, settings, progress, ready.taken)
             kept.remove()
     layouts = {} if plan is None else plan.layouts
@@ -159,7 +160,12 @@ def pass_key(
 def open_record_set(folder: Folder, config: Mapping[str, Any]) -> None:
     """Begin or resume a record set. Raises RunMismatch where it is of another configuration."""
     if folder.exists:
-        held = folder.manifest()["config"].get("neurons")
+        before = folder.manifest()["config"]
+        if folder.complete:  # one that is older has no such tables and is none the worse
+            config = {
+                key: value for key, value in config.items() if key in before or key not in _NEWER
+            }
+        held = before.get("neurons")
         if held != (asked := config.get("neurons")):
             raise RunMismatch(
                 f"{folder.path} is made of {_named(held)}, not of {_named(asked)}: collect those "

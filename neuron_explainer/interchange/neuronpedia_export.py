@@ -196,7 +196,7 @@ def read_neurons(
     for start in sorted({neuron // SHARD_SIZE * SHARD_SIZE for neuron in neurons}):
         shard = Shard(start, min(start + SHARD_SIZE, max(neurons) + 1))
         boundaries = _boundaries(record_set.folder, shard)
-        for neuron in record_set.shard(shard, ("records", "neurons", "logit_effects")):
+        for neuron in record_set.shard(shard, ("records", "neurons", "logit_effects", "nearest")):
             known = neuron.statistics is not None or neuron.records
             if neuron.neuron.index in chosen and known:
                 yield neuron, boundaries.get(neuron.neuron.index)

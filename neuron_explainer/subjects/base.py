@@ -78,6 +78,23 @@ class ResidualWriter(Protocol):
 
 
 @runtime_checkable
+class ResidualReader(Protocol):
+    """What a subject may also know: what its neurons read, and how much of it tokens hold."""
+
+    def reads(self, site: str, neurons: "Neurons") -> "torch.Tensor | None":
+        """Directions of the residual stream (neurons, width) that excite each neuron.
+
+        A neuron's input is the product with what the stream holds, but for the scale of the norm
+        between them, which depends on the whole stream, and for biases; the norm's gain and
+        centring are in it. Of a gated neuron it is the gate's. None where a neuron reads nothing
+        that is linear in the stream.
+        """
+
+    def embed(self, directions: "torch.Tensor") -> "torch.Tensor":
+        """Directions (rows, width) → products with every token's embedding (rows, vocabulary)."""
+
+
+@runtime_checkable
 class HeadReader(Protocol):
     """What a subject may also know: how strongly its attention heads write, pair by pair."""
 

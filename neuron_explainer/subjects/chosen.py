@@ -14,6 +14,7 @@ from neuron_explainer.subjects.base import (
     Neurons,
     Observer,
     PairObserver,
+    ResidualReader,
     ResidualWriter,
     Subject,
     Tokenizer,
@@ -69,6 +70,22 @@ class ChosenSubject:
         """As the underlying subject does, which must know what its neurons write."""
         assert isinstance(self._subject, ResidualWriter)
         return self._subject.unembed(directions)
+
+    def reads(self, site: str, neurons: Neurons) -> Tensor | None:
+        """What the chosen neurons at these places read (neurons, width)."""
+        if not isinstance(self._subject, ResidualReader):
+            return None
+        return self._subject.reads(site, self._chosen[site][neurons])
+
+    def embed(self, directions: Tensor) -> Tensor:
+        """As the underlying subject does, which must know what its neurons read."""
+        assert isinstance(self._subject, ResidualReader)
+        return self._subject.embed(directions)
+
+    @property
+    def whole(self) -> Subject:
+        """The subject with all its neurons."""
+        return self._subject
 
     def _counted(self, widths: Mapping[str, int]) -> dict[str, int]:
         return {site: len(self._chosen[site]) for site in widths if site in self._chosen}
