@@ -151,7 +151,7 @@ def test_every_later_stage_works_with_some_neurons(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.jsonl").write_bytes(first_documents(tiny, 15))
     collect = ["collect", "--subject", tiny / "model", "--name", "tiny", "--corpus", "small.jsonl"]
-    sites = {
+    sites: dict[str, list[Any]] = {
         "blocks.0.mlp.hook_post": ["--layer", "0"],
         "blocks.0.mlp.hook_post.negative": ["--layer", "0", "--sign", "negative"],
         "blocks.2.hook_resid_post/topk": [
@@ -178,10 +178,8 @@ def test_every_later_stage_works_with_some_neurons(
     published = ["publish", "tiny-token-lookup", "--to", "out", "--license", "cc0-1.0", "--partial"]
     assert command(*published).code == 0
     about = ["--model-id", "m", "--site", named[0], "--source", "0-mlp-neurons-acme"]
-    exported = _run(
-        *(command, "export", "neuronpedia", "tiny-token-lookup", *about),
-        *("--to", "np", "--all-neurons"),
-    )
+    export = ["export", "neuronpedia", "tiny-token-lookup", *about, "--to", "np", "--all-neurons"]
+    exported = _run(command, *export)
     assert exported["features"] == 4
 
 
@@ -193,8 +191,8 @@ def test_some_heads_are_collected_alone(
     (tmp_path / "small.jsonl").write_bytes(first_documents(tiny, 10))
     site = "blocks.1.attn.hook_pattern"
     collect = ["collect", "--subject", tiny / "model", "--corpus", "small.jsonl", "--site", site]
-    for name, options in {"some": ["--neurons", "1,3"], "all": []}.items():
-        _run(command, *collect, "--name", name, *options)
+    _run(command, *collect, "--name", "some", "--neurons", "1,3")
+    _run(command, *collect, "--name", "all")
     some, whole = (RecordSet(tmp_path / "data", name, site) for name in ("some", "all"))
     assert some.neurons == [1, 3]
     for head in (1, 3):
