@@ -19,7 +19,8 @@ from neuron_explainer.collect.nearest import Nearest, closest
 from neuron_explainer.collect.stage import collect
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import RunMismatch, SubjectError
-from neuron_explainer.interchange.neuronpedia_rows import RowMaker, Target
+from neuron_explainer.interchange.neuronpedia_about import Target
+from neuron_explainer.interchange.neuronpedia_rows import RowMaker
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.store import Shard
 from neuron_explainer.subjects.chosen import chosen_of
@@ -31,22 +32,23 @@ from neuron_explainer.terminal import neuron_view
 
 MLP, RESIDUAL = "blocks.1.mlp.hook_post", "blocks.1.hook_resid_post"
 _NEW = ("input_tokens", "nearest")
-_SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+_SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 _SIZES |= {"intermediate_size": 24, "max_position_embeddings": 32}
 
 
 def _subject(tiny: Path, name: str) -> tuple[Any, HuggingFaceSubject]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny / "model")
-    tokens = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0}
-    config: Any = {
-        "gpt2": lambda: transformers.GPT2Config(
-            n_embd=16, n_layer=2, n_head=2, n_inner=24, n_positions=32, **tokens
-        ),
-        "llama": lambda: transformers.LlamaConfig(**_SIZES, **tokens),
-        "neox": lambda: transformers.GPTNeoXConfig(**_SIZES, **tokens),
-    }[name]()
+    tokens: dict[str, Any] = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0}
+    small = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 24, "n_positions": 32}
+    kind, sizes = {
+        "gpt2": ("GPT2Config", small),
+        "llama": ("LlamaConfig", _SIZES),
+        "neox": ("GPTNeoXConfig", _SIZES),
+    }[name]
+    config = getattr(transformers, kind)(**sizes, **tokens)
     torch.manual_seed(2)
-    model: Any = transformers.AutoModelForCausalLM.from_config(config)
+    classes: Any = transformers.AutoModelForCausalLM
+    model = classes.from_config(config)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.3)
     return model, HuggingFaceSubject(model, tokenizer)
@@ -263,7 +265,7 @@ def test_numbers_of_0_leave_them_out(
     without = _collected(data, tiny, tiny_subject, input_tokens=0, nearest=0)
     assert without.folder.shards("input_tokens") == without.folder.shards("nearest") == []
     neuron = without.neuron(17)
-    assert neuron.excited_by is neuron.inhibited_by is neuron.nearest is None
+    assert (neuron.excited_by, neuron.inhibited_by, neuron.nearest) == (None, None, None)
     with pytest.raises(RunMismatch, match="was made with input_tokens = 0, not 10"):
         _collected(data, tiny, tiny_subject)
     before = without.folder.manifest()
