@@ -19,7 +19,7 @@ from neuron_explainer.collect.nearest import Nearest, closest
 from neuron_explainer.collect.stage import collect
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import RunMismatch, SubjectError
-from neuron_explainer.interchange.neuronpedia_source import Target
+from neuron_explainer.interchange.neuronpedia import Target
 from neuron_explainer.interchange.neuronpedia_rows import RowMaker
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.store import Shard
