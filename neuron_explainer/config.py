@@ -70,11 +70,17 @@ class SubjectSettings:
 class CollectSettings:
     """What is collected, and how."""
 
-    corpus: str = ""
+    corpus: str = ""  # a file, a folder, or a dataset's hub id
     layers: str | None = None  # "0-3,5": these layers' MLP neurons
     sites: tuple[str, ...] = ()  # by TransformerLens name
+    neurons: str | None = None  # "0-99,512": only these, of every site; default: all
     split_on: Literal["file", "blank-line", "line"] = "file"
     text_field: str = "text"
+    corpus_config: str | None = None  # of a dataset that has several
+    corpus_split: str | None = None  # of a dataset; default: train
+    documents: Annotated[int, 1] | None = None  # taken at most; default: all
+    corpus_tokens: Annotated[int, 1] | None = None  # likewise, BOS not counted
+    shuffle: bool = False  # take the documents in an order that the seed says
     excerpt_tokens: Annotated[int, 2] = 64
     minimum_tokens: Annotated[int, 1] = 16
     bos: Literal["prepend", "none"] = "prepend"
@@ -88,6 +94,8 @@ class CollectSettings:
     context_table: bool = False  # also rows for a token after a certain other
     pairs: bool = False  # of heads: every pair of a record's text, not its own alone
     logit_tokens: Annotated[int, 0] = 10  # tokens promoted, and as many suppressed, that are kept
+    input_tokens: Annotated[int, 0] = 10  # tokens that excite, and as many that inhibit, likewise
+    nearest: Annotated[int, 0] = 10  # neurons of the site that are most like a neuron
     memory_mb: Annotated[int, 16] = 1024  # for token tables and quantiles
     batch: Annotated[int, 1] = 32  # excerpts
     checkpoint: Annotated[int, 0] = 100_000  # excerpts between two saved states; 0: none
@@ -104,6 +112,11 @@ class TrainSettings:
     file_format: Literal["saelens", "sparsify", "openai"] = "saelens"
     split_on: Literal["file", "blank-line", "line"] = "file"
     text_field: str = "text"
+    corpus_config: str | None = None  # these five as for collect
+    corpus_split: str | None = None
+    documents: Annotated[int, 1] | None = None
+    corpus_tokens: Annotated[int, 1] | None = None
+    shuffle: bool = False
     excerpt_tokens: Annotated[int, 2] = 64
     minimum_tokens: Annotated[int, 1] = 16
     bos: Literal["prepend", "none"] = "prepend"

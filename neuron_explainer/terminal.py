@@ -182,11 +182,7 @@ def neuron_view(
     if neuron.statistics is not None:
         unit = "pairs" if any(record.pair for record in neuron.records) else "tokens"
         parts.append(Text(_header(neuron.statistics, unit), style="" if plain else "dim"))
-    parts += [
-        Text(f"{verb} {_effects(effects)}", style="" if plain else "dim")
-        for verb, effects in (("promotes", neuron.promoted), ("suppresses", neuron.suppressed))
-        if effects
-    ]
+    parts += [Text(line, style="" if plain else "dim") for line in _of_weights(neuron)]
     for title, explanation in explanations:
         parts += [Text(f"\n{title}", style="bold"), Text(readable(explanation.text.encode()))]
     if not explanations:
@@ -215,6 +211,23 @@ def _header(statistics: Statistics, unit: str) -> str:
     if statistics.density is not None:
         figures.insert(0, f"active on {statistics.density:.2%} of {statistics.tokens:,} {unit}")
     return "  ".join(figures)
+
+
+def _of_weights(neuron: NeuronRecord) -> Iterator[str]:
+    """What the weights say: tokens that it reads and writes, and neurons like it."""
+    for verb, effects in (
+        ("excited by", neuron.excited_by),
+        ("inhibited by", neuron.inhibited_by),
+        ("promotes", neuron.promoted),
+        ("suppresses", neuron.suppressed),
+    ):
+        if effects:
+            yield f"{verb} {_effects(effects)}"
+    for what, direction in (("writes", "output"), ("reads", "input")):
+        alike = [other for other in neuron.nearest or () if other.direction == direction]
+        if alike:
+            shown = "  ".join(f"{other.neuron} {other.cosine:+.2f}" for other in alike)
+            yield f"{what} like {shown}"
 
 
 def _effects(effects: Effects) -> str:

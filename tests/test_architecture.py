@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("histogram", "firing", "head_pairs"),
         *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
         *("few_shot_heads", "pair_text"),
-        *("conversation",),
+        *("conversation", "neuron_list"),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
     ),
     # parts that several implementations of one package share
@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "subjects.tokenizer",
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
             *("subjects.loading", "subjects.structure", "subjects.interventions"),
+            *("subjects.hub", "subjects.reading"),
             "subjects.attention",
             *("subjects.autoencoder", "subjects.sparse_*"),
             "simulate.asking",
@@ -56,13 +57,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("explain.attention_head",),
         *("explain.lookup", "explain.n_gram", "simulate.lookup", "simulate.nulls"),
         *("score.correlation", "score.variance", "score.calibration", "score.statistics"),
-        *("score.panel", "subjects.huggingface", "subjects.sparse", "subjects.negative", "llm.*"),
+        *(
+            "score.panel",
+            "subjects.huggingface",
+            "subjects.sparse",
+            "subjects.negative",
+            "subjects.chosen",
+            "llm.*",
+        ),
         *("score.classification", "score.sequences", "score.population", "score.degraded"),
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
         *("simulate.pair_detection", "simulate.pair_distance"),
     ),
-    ("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+    ("runner", "shard_work", "record_rows", "record_set", "runs", "fits", "prompt_hashes"),
     # stages: what a command runs
     (
         "collect.*",
@@ -101,6 +109,7 @@ FREE = (
     ("simulate.verdicts", "simulate.*"),
     ("score.sequences", "score.classification"),
     ("shard_work", "runner"),
+    ("record_set", "record_rows"),
     ("score.panel", "score.*"),  # it is those scores, computed together
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),
@@ -112,6 +121,9 @@ FREE = (
     ("subjects.structure", "subjects.*"),
     ("subjects.attention", "subjects.weights"),
     ("subjects.interventions", "subjects.autoencoder"),
+    ("subjects.loading", "subjects.hub"),
+    ("subjects.reading", "subjects.places"),
+    ("subjects.sparse_*", "subjects.hub"),
     ("subjects.sparse_*", "subjects.autoencoder"),
     ("subjects.sparse_*", "subjects.sparse_*"),
     ("compare.*", "compare.*"),  # one report, in several files
@@ -141,6 +153,7 @@ WHO_MAY_IMPORT = {
     "torch": ("subjects.*", "collect.*", "train.*", "llm.local", "llm.local_*"),
     "transformers": ("subjects.*", "llm.local", "llm.local_*"),
     "huggingface_hub": ("publish.hub", "subjects.*"),
+    "datasets": ("collect.datasets_corpus",),
     **dict.fromkeys(
         ("openai", "httpx", "httpx2", "aiohttp", "requests", "urllib", "http"),
         ("llm.*", "publish.hub", "interchange.*"),
@@ -148,7 +161,16 @@ WHO_MAY_IMPORT = {
 }
 WHO_MAY_SPEAK = ("cli", "commands.output")
 WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli", "commands.uploading")  # for keys
-HEAVY = {"torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "openai",
+    "pyarrow",
+    "scipy",
+    "safetensors",
+    "matplotlib",
+    "datasets",
+}
 
 
 def _fits(module: str, patterns: tuple[str, ...]) -> bool:

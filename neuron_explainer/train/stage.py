@@ -68,7 +68,7 @@ def train(
     settings = recipe.complete(settings, width)
     objective = recipe.objective(settings, width)
     with locked(to):
-        config = _configuration(ready, subject_settings, settings)
+        config = _configuration(place, ready, subject_settings, settings)
         found = place.finished(config)
         report = found
         if report is None:
@@ -115,7 +115,7 @@ def _trained(
     tokens = trainer.step * settings.batch
     return {
         "subject": ready.name,
-        "corpus": ready.source.path.name,
+        "corpus": Path(settings.corpus).name,
         "training": {
             "tokens": tokens,
             "steps": trainer.step,
@@ -149,6 +149,12 @@ def _reading(settings: TrainSettings) -> CollectSettings:
         sites=(settings.site,),
         split_on=settings.split_on,
         text_field=settings.text_field,
+        corpus_config=settings.corpus_config,
+        corpus_split=settings.corpus_split,
+        documents=settings.documents,
+        corpus_tokens=settings.corpus_tokens,
+        shuffle=settings.shuffle,
+        seed=settings.seed,
         excerpt_tokens=settings.excerpt_tokens,
         minimum_tokens=settings.minimum_tokens,
         bos=settings.bos,
@@ -156,7 +162,7 @@ def _reading(settings: TrainSettings) -> CollectSettings:
 
 
 def _configuration(
-    ready: Ready, subject: SubjectSettings, settings: TrainSettings
+    place: Place, ready: Ready, subject: SubjectSettings, settings: TrainSettings
 ) -> dict[str, Any]:
     """What makes trainings differ: not where things lie, nor how often the state is saved."""
     about = asdict(settings)
@@ -164,7 +170,9 @@ def _configuration(
     model: dict[str, Any] = {"dtype": subject.dtype, "weights": fingerprint(subject.model)}
     if subject.by_hand:
         model["by_hand"] = list(subject.by_hand)
-    return about | {"corpus": ready.source.digest(), "subject": model}
+    stored = Folder(place.work / ready.name / "corpus")
+    known = stored.manifest()["config"] if stored.exists else {}
+    return {**about, **ready.source.identity(known), "subject": model}
 
 
 def _notices(
