@@ -1,0 +1,25 @@
+// The state of a page is its URL: `?page=neuron&site=…&neuron=3`. Nothing else remembers it.
+
+// The current state as a plain object of strings.
+export function state() {
+  return Object.fromEntries(new URLSearchParams(location.search));
+}
+
+// A link to another state. Parameters that are null, undefined or "" are left out.
+export function link(parameters) {
+  const kept = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return "?" + new URLSearchParams(kept.map(([key, value]) => [key, String(value)]));
+}
+
+// Go there, as a step that "back" undoes.
+export function go(parameters) {
+  history.pushState(null, "", link(parameters));
+  dispatchEvent(new Event("route"));
+}
+
+// Change parameters of this page. `step`: whether "back" undoes it; `draw`: whether it is drawn anew.
+export function change(parameters, { step = false, draw = false } = {}) {
+  const url = link({ ...state(), ...parameters });
+  history[step ? "pushState" : "replaceState"](null, "", url);
+  if (draw) dispatchEvent(new Event("route"));
+}
