@@ -60,7 +60,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
     ),
-    ("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+    (
+        *("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+        "subject_loading",
+    ),
     # stages: what a command runs
     (
         "collect.*",
