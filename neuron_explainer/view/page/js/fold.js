@@ -1,4 +1,5 @@
-// A part that is closed at first, and whose being open is in the URL: `open=table-a,scores-b`.
+// Parts that are not in the way: closed ones, whose being open is in the URL
+// (`open=table-a,scores-b`), and such as scroll.
 
 import { element } from "./dom.js";
 import { change, state } from "./route.js";
@@ -22,4 +23,11 @@ export function fold(key, summary, make) {
     if (part.isConnected && now.join() !== opened().join()) change({ open: now.join(",") || null });
   });
   return part;
+}
+
+// What may be wider or longer than there is room for; the keyboard can scroll it, and its arrow
+// keys do nothing else.
+export function scrolling(label, ...children) {
+  const inside = (event) => event.key.startsWith("Arrow") && event.stopPropagation();
+  return element("div", { class: "wide scroll", tabindex: 0, role: "region", "aria-label": label, onkeydown: inside }, children);
 }

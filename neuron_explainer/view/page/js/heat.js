@@ -6,7 +6,7 @@
 //   unscored             positions that do not count (BOS); shown quietly
 //   scale                the activation that is shown at full strength, one for all records
 //   pair                 [query, key] of an attention head, or null
-//   simulation           {activations, scale} of a simulator, or null
+//   simulation           {activations, scale} of a simulator, a list of such (stacked only), or null
 //   mode                 "true"; "stacked": a line of predictions under each line of text;
 //                        "overlaid": the prediction is a bar under the token
 //   snippet              show the surroundings of the maximum alone
@@ -21,15 +21,16 @@ import { windows } from "./heat_window.js";
 import { short } from "./text.js";
 
 export function heat(options) {
-  const record = { unscored: [], pair: null, simulation: null, mode: "true", snippet: false, ...options };
-  const mode = record.simulation ? record.mode : "true";
+  const record = { unscored: [], pair: null, mode: "true", snippet: false, ...options };
+  record.simulations = [options.simulation ?? []].flat();
+  const mode = record.simulations.length ? record.mode : "true";
   const peak = strongest(record);
   const shown = record.snippet ? windows(record, peak) : [[0, record.tokens.length]];
   const map = element(
     "div",
-    { class: `heat ${mode}`, role: "group", "aria-label": label(record, peak), dir: "auto" },
-    line(record, shown, { peak, stop: peak, predicted: mode === "overlaid" }),
-    mode === "stacked" ? predictions(record, shown) : null,
+    { class: `heat ${mode}`, role: "group", "aria-label": label(record, peak), dir: "auto", style: { "--rows": record.simulations.length } },
+    line(record, shown, { peak, predicted: mode === "overlaid" }),
+    mode === "stacked" ? record.simulations.map((one, at) => predictions(record, one, at, shown)) : null,
   );
   explainTokens(map, (place) => lines(record, place));
   return map;
@@ -46,7 +47,7 @@ export function strongest({ activations, unscored = [], pair = null }) {
   return Math.max(best, 0);
 }
 
-function line(record, shown, { peak, stop, predicted }) {
+function line(record, shown, { peak, predicted }) {
   const quiet = new Set(record.unscored);
   const nodes = [];
   shown.forEach(([first, end], part) => {
@@ -54,11 +55,11 @@ function line(record, shown, { peak, stop, predicted }) {
     for (let place = first; place < end; place++) {
       const token = span(record.tokens[place], record.activations[place], record.scale);
       token.dataset.place = place;
-      token.setAttribute("tabindex", place === stop ? "0" : "-1");
+      token.setAttribute("tabindex", place === peak ? "0" : "-1");
       if (quiet.has(place)) token.classList.add("unscored");
       if (place === peak && record.activations[place] > 0) token.classList.add("peak");
       if (record.pair) mark(token, record.pair, place);
-      if (predicted && !quiet.has(place)) bar(token, record.simulation, place);
+      if (predicted && !quiet.has(place)) bar(token, record.simulations[0], place);
       nodes.push(token);
     }
   });
@@ -68,19 +69,18 @@ function line(record, shown, { peak, stop, predicted }) {
 }
 
 // The same text again, coloured by predictions; for the eye alone, since the tooltip has both.
-function predictions(record, shown) {
+function predictions(record, { activations, scale }, at, shown) {
   const quiet = new Set(record.unscored);
-  const { activations, scale } = record.simulation;
   const nodes = shown.map(([first, end], part) => [
     first > 0 ? gap(first - (part ? shown[part - 1][1] : 0)) : null,
-    record.tokens.slice(first, end).map((token, at) => {
-      const made = quiet.has(first + at) ? span(token, 0, 1) : span(token, activations[first + at], scale);
-      made.dataset.place = first + at;
-      if (quiet.has(first + at)) made.classList.add("unscored");
+    record.tokens.slice(first, end).map((token, offset) => {
+      const counts = !quiet.has(first + offset);
+      const made = counts ? span(token, activations[first + offset], scale) : span(token, 0, 1);
+      if (!counts) made.classList.add("unscored");
       return made;
     }),
   ]);
-  return element("span", { class: "line predicted", "aria-hidden": "true" }, nodes);
+  return element("span", { class: "line predicted", "aria-hidden": "true", style: { "--row": at + 1 } }, nodes);
 }
 
 function span(token, value, scale) {
@@ -131,9 +131,9 @@ function lines(record, place) {
   const quiet = record.unscored.includes(place);
   const value = record.activations[place];
   const said = [`“${named(record.tokens[place])}” · token ${place}`, `activation ${value === null ? "undefined" : short(value)}`];
-  if (record.simulation && !quiet) {
-    const predicted = record.simulation.activations[place] ?? null;
-    said.push(`predicted ${predicted === null ? "undefined" : short(predicted)} of ${short(record.simulation.scale)}`);
+  for (const { name = "predicted", activations, scale } of quiet ? [] : record.simulations) {
+    const predicted = activations[place] ?? null;
+    said.push(`${name} ${predicted === null ? "undefined" : `${short(predicted)} of ${short(scale)}`}`);
   }
   if (quiet) said.push("does not count");
   if (record.pair && place !== record.pair[0]) said[1] = place === record.pair[1] ? "the key" : "not of this pair";

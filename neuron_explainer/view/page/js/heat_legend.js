@@ -3,9 +3,9 @@
 import { element } from "./dom.js";
 import { short } from "./text.js";
 
-// `simulator`: the name of what predicts, where predictions are shown; `negative`: whether there
-// are negative activations; `pairs`: whether the records are an attention head's.
-export function legend({ scale, mode = "true", simulator = null, simulationScale = 10, negative = false, pairs = false }) {
+// `simulator`: the name of what predicts, where predictions are shown; `negative`, `undefinedOnes`:
+// whether there are such activations; `pairs`: whether the records are an attention head's.
+export function legend({ scale, mode = "true", simulator = null, simulationScale = 10, negative = false, pairs = false, undefinedOnes = false }) {
   return element(
     "div",
     { class: "legend" },
@@ -14,7 +14,7 @@ export function legend({ scale, mode = "true", simulator = null, simulationScale
     key("peak", "abc", pairs ? "query" : "strongest"),
     pairs ? key("pair-key", "abc", "key") : null,
     negative ? key("below", "abc", "negative") : null,
-    simulator ? key("undefined", "abc", "no prediction") : null,
+    undefinedOnes ? key("undefined", "abc", "no prediction") : null,
   );
 }
 

@@ -24,7 +24,7 @@ export function pairArc({ tokens, pair, maximum }, scale) {
 }
 
 const SIDE = 220;
-const EDGE = 24;
+const EDGE = 22;
 
 // Every record's pair as a point, keys across and queries down: the lower triangle of a pattern.
 // The larger the point the stronger; random records are rings.
@@ -42,7 +42,7 @@ export function pairTriangle(records, scale) {
     { class: "triangle", viewBox: `0 0 ${SIDE} ${SIDE}`, role: "img", "aria-label": `${paired.length} pairs of positions; ${distances(paired)}` },
     drawing("path", { class: "ground", d: `M${near} ${near - EDGE + 6}L${far} ${far - EDGE + 6}H${near}Z` }),
     points,
-    drawing("text", { x: (near + far) / 2, y: SIDE - 3, "text-anchor": "middle" }, "key position"),
+    drawing("text", { x: (near + far) / 2, y: far - EDGE + 20, "text-anchor": "middle" }, "key position"),
     drawing("text", { x: 11, y: SIDE / 2, "text-anchor": "middle", transform: `rotate(-90 11 ${SIDE / 2})` }, "query position"),
   );
 }

@@ -2,28 +2,20 @@
 
 import { announce, element } from "./dom.js";
 import { link, state } from "./route.js";
+import { siteAt } from "./sites.js";
 import { count, percent, readable, short } from "./text.js";
 
 const UNITS = { neuron: "Neuron", direction: "Direction", latent: "Latent", head: "Attention head" };
 
 export function headOf(neuron, workspace) {
-  const site = workspace.sites[neuron.site];
+  const site = siteAt(workspace, neuron.site);
   return element(
     "header",
     { class: "neuron-head" },
-    element("div", { class: "crumbs" }, crumbs(neuron)),
-    element("h1", {}, `${UNITS[neuron.unit] ?? "Unit"} ${neuron.neuron}`, site?.width ? element("span", { class: "quiet of" }, ` of ${count(site.width)}`) : null),
+    element("h1", {}, `${UNITS[neuron.unit] ?? "Unit"} ${neuron.neuron}`, element("span", { class: "quiet of" }, site?.width ? ` of ${count(site.width)} in ` : " of ", element("bdi", { class: "mono" }, `${readable(neuron.subject)}/${readable(neuron.name)}`))),
     neighbours(neuron),
     actions(neuron, workspace),
   );
-}
-
-function crumbs(neuron) {
-  return [
-    element("bdi", {}, readable(neuron.subject)),
-    " / ",
-    element("a", { href: link({ page: "layer", site: neuron.site, run: state().run }) }, element("bdi", {}, readable(neuron.name))),
-  ];
 }
 
 export function toNeighbour(index) {

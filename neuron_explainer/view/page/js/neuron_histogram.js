@@ -34,16 +34,20 @@ function bar(x, width, height, said, kind) {
   return drawing("rect", { class: kind, x: x.toFixed(2), y: (HEIGHT - BOTTOM - height).toFixed(2), width: width.toFixed(2), height: height.toFixed(2) }, drawing("title", {}, said));
 }
 
-// Upper ends of bins that are powers of two, as many as there is room for.
+// Powers of ten, and where there are few of them twice and five times these.
 function ticks(edges, first, last, step) {
-  const every = Math.max(2, 2 * Math.ceil(38 / (2 * step)));
-  const marks = [];
-  for (let bin = last - ((last - 1) % 2); bin >= first; bin -= every) {
-    const x = ZERO + 8 + (bin - first + 1) * step;
-    if (x > WIDTH - 8) continue;
-    marks.push(drawing("path", { class: "ground", d: `M${x} ${HEIGHT - BOTTOM}v3` }), drawing("text", { x, y: HEIGHT - 6, "text-anchor": "middle" }, short(edges[bin - 1])));
-  }
-  return marks;
+  const [low, high] = [first > 1 ? edges[first - 2] : edges[0] / 2, edges[last - 1]];
+  const tens = [];
+  for (let ten = Math.floor(Math.log10(low)); ten <= Math.log10(high); ten++) tens.push(10 ** ten);
+  const inside = (values) => values.filter((value) => value >= low && value <= high);
+  const few = inside(tens).length < 3;
+  return inside(few ? tens.flatMap((ten) => [ten, 2 * ten, 5 * ten]) : tens).map((value) => {
+    const bin = Math.max(first, edges.findIndex((edge) => edge >= value) + 1);
+    const lower = bin > 1 ? edges[bin - 2] : low;
+    const x = ZERO + 8 + (bin - first + Math.log(value / lower) / Math.log(edges[bin - 1] / lower)) * step;
+    if (x < ZERO + 24) return null; // where “≤ 0” is written
+    return [drawing("path", { class: "ground", d: `M${x.toFixed(1)} ${HEIGHT - BOTTOM}v4` }), drawing("text", { x: x.toFixed(1), y: HEIGHT - 6, "text-anchor": "middle" }, short(value))];
+  });
 }
 
 function summary(edges, counts, what) {

@@ -5,8 +5,9 @@ import { fold } from "./fold.js";
 import { heat } from "./heat.js";
 import { legend } from "./heat_legend.js";
 import { pairArc } from "./heat_pairs.js";
-import { missingPart, name } from "./neuron_explanations.js";
+import { missingPart } from "./neuron_explanations.js";
 import { change, state } from "./route.js";
+import { runName } from "./sites.js";
 import { figure, percent, readable, short } from "./text.js";
 
 const KINDS = { top: "Top", random: "Random", quantile: "Quantile", all: "All" };
@@ -23,7 +24,7 @@ export function view(neuron) {
     simulators[0] ??
     null;
   const mode = chosen && asked.mode in MODES ? asked.mode : "true";
-  return { kinds, kind: kinds.includes(asked.records) ? asked.records : kinds[0], simulators, chosen, mode, full: asked.full === "1", flat: asked.breaks === "0" };
+  return { kinds, kind: kinds.includes(asked.records) ? asked.records : kinds[0], simulators, chosen, mode, full: asked.full === "1", flat: (asked.breaks ?? (asked.full === "1" ? "1" : "0")) === "0" };
 }
 
 // Every simulator that predicted one of the records; those that know nothing of the neuron last.
@@ -74,8 +75,8 @@ function controls(neuron, workspace, seen, redraw) {
     choice("Records", seen.kinds.map((kind) => [kind, `${KINDS[kind]} ${number(kind)}`]), seen.kind, (kind) => redraw({ records: kind }), "records"),
     seen.chosen ? choice("Show", Object.entries(MODES), seen.mode, (mode) => redraw({ mode }), "mode") : null,
     seen.chosen && seen.mode !== "true" ? picker(seen, workspace, redraw) : null,
-    choice("Length", [["", "Snippets"], ["1", "Full"]], seen.full ? "1" : "", (full) => redraw({ full }), "full"),
-    element("label", {}, element("input", { type: "checkbox", checked: !seen.flat, "data-keep": "breaks", onchange: (event) => redraw({ breaks: event.target.checked ? null : "0" }) }), " line breaks"),
+    choice("Length", [["", "Snippets"], ["1", "Full"]], seen.full ? "1" : "", (full) => redraw({ full, breaks: null }), "full"),
+    element("label", {}, element("input", { type: "checkbox", checked: !seen.flat, "data-keep": "breaks", onchange: (event) => redraw({ breaks: event.target.checked ? "1" : "0" }) }), " line breaks"),
   );
 }
 
@@ -96,7 +97,7 @@ function picker({ simulators, chosen }, workspace, redraw) {
     "label",
     { class: "picker" },
     element("span", { class: "visually-hidden" }, "Predicted by"),
-    element("select", { "data-keep": "simulator", onchange: pick }, simulators.map((one) => element("option", { selected: one.run === chosen.run && one.simulator === chosen.simulator }, `${name(workspace, one.run)} · ${readable(one.simulator)}${one.null ? " (null)" : ""}`))),
+    element("select", { "data-keep": "simulator", onchange: pick }, simulators.map((one) => element("option", { selected: one.run === chosen.run && one.simulator === chosen.simulator }, `${runName(workspace, one.run)} · ${readable(one.simulator)}${one.null ? " (null)" : ""}`))),
   );
 }
 
@@ -107,6 +108,7 @@ function legendOf(neuron, workspace, seen, scale) {
     mode: seen.mode,
     simulator: predicting ? readable(seen.chosen.simulator) : null,
     simulationScale: simulationScale(neuron.records, seen.chosen),
+    undefinedOnes: predicting && neuron.records.some((record) => simulationOf(record, seen.chosen)?.activations.includes(null)),
     negative: neuron.records.some((record) => record.activations.some((value) => value < -0.02 * scale)),
     pairs: neuron.unit === "head",
   });
@@ -169,14 +171,15 @@ function item(record, neuron, seen, scale) {
   return element(
     "li",
     {},
-    element("div", { class: "caption" }, caption(record), found ? agreement(found, verdict) : null),
+    element("div", { class: "caption" }, caption(record, scale), found ? agreement(found, verdict) : null),
     element("div", { class: "body" }, record.pair ? pairArc(record, scale) : null, heat({ ...record, scale, simulation, mode: seen.mode, snippet: !seen.full })),
   );
 }
 
-function caption({ maximum, split, sequence, pair }) {
+function caption({ maximum, split, sequence, pair }, scale) {
+  const digits = scale >= 1000 ? 0 : scale >= 100 ? 1 : scale >= 1 ? 2 : 3; // one column of figures
   return [
-    element("span", { class: "strong" }, short(maximum)),
+    element("span", { class: "strong", title: "maximum" }, figure(maximum, digits)),
     pair ? element("span", {}, `${pair[0] - pair[1]} back`) : null,
     split ? element("span", { class: "tag", title: "split" }, split) : null,
     element("span", { class: "quiet", title: "sequence of the corpus" }, `#${sequence}`),

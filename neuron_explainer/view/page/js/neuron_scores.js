@@ -1,6 +1,7 @@
 // The scores of one explanation: a row a simulator, each figure with its interval on one axis.
 
 import { drawing, element } from "./dom.js";
+import { scrolling } from "./fold.js";
 import { figure, interval, metricName, readable } from "./text.js";
 
 const LEADING = ["correlation_top_and_random", "auroc_top_and_random"];
@@ -87,7 +88,7 @@ export function allScores(scores) {
     if (shown.value === null) return element("td", { class: "number quiet", title: shown.undefined }, shown.undefined ? readable(shown.undefined) : "undefined");
     return element("td", { class: "number" }, figure(shown.value, 3), shown.interval ? element("span", { class: "quiet" }, ` ${interval(shown.interval)}`) : null);
   };
-  return element("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "All scores" }, element("table", { class: "figures-table" },
+  return scrolling("All scores", element("table", { class: "figures-table" },
     element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "metric"), scores.map(({ simulator }) => element("th", { scope: "col", class: "number" }, element("bdi", {}, readable(simulator)))))),
     element("tbody", {}, metrics.map((metric) => element("tr", {}, element("th", { scope: "row" }, metricName(metric)), scores.map(({ values }) => cell(values[metric])))))));
 }

@@ -4,7 +4,7 @@ import { element } from "./dom.js";
 import { fold } from "./fold.js";
 import { levelCells, token } from "./neuron_explanations.js";
 import { link, state } from "./route.js";
-import { count, readable } from "./text.js";
+import { count, figure, readable } from "./text.js";
 
 function part(title, ...content) {
   return element("section", {}, element("h2", {}, title), content);
@@ -39,7 +39,7 @@ export function tokenTable({ token_table: rows, unit }) {
   const table = (some) =>
     element("table", { class: "token-table" },
       element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "token"), element("th", { scope: "col", colspan: 2 }, "mean"), element("th", { scope: "col", class: "number" }, "times"))),
-      element("tbody", {}, some.map((row) => element("tr", {}, element("td", {}, row.previous === null ? null : [token(row.previous), " "], row.token === null ? element("span", { class: "quiet" }, "all rarer") : token(row.token)), levelCells(row.activation, most), element("td", { class: "number quiet" }, count(row.count))))));
+      element("tbody", {}, some.map((row) => element("tr", {}, element("td", {}, row.previous === null ? null : [element("span", { class: "quiet" }, token(row.previous)), " "], row.token === null ? element("span", { class: "quiet" }, "all rarer") : token(row.token)), levelCells(row.activation, most), element("td", { class: "number quiet" }, count(row.count))))));
   return part("Mean activation by token", table(rows.slice(0, FIRST)), rows.length > FIRST ? fold("tokens", `All ${rows.length}`, () => table(rows)) : null);
 }
 
@@ -51,7 +51,7 @@ export function nearestOf({ nearest, unit }) {
     element("ol", { class: "nearest" }, nearest.map(({ neuron, cosine, explanation }) =>
       element("li", {},
         element("a", { href: link({ ...state(), neuron, open: null }) }, String(neuron)),
-        element("span", { class: "number quiet" }, cosine === null ? "–" : cosine.toFixed(2)),
+        element("span", { class: "number quiet" }, figure(cosine, 2)),
         element("span", { class: "said", dir: "auto" }, explanation ? readable(explanation) : element("span", { class: "quiet" }, "no explanation")),
       ))),
     element("p", { class: "quiet note" }, "By the cosine of what they write."),

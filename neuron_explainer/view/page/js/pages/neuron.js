@@ -10,11 +10,13 @@ import { headOf, statisticsOf, toNeighbour } from "../neuron_head.js";
 import { histogramOf, histogramTable } from "../neuron_histogram.js";
 import { recordsOf, scaleOf, view } from "../neuron_records.js";
 import { inputTokens, nearestOf, outputTokens, tokenTable } from "../neuron_tokens.js";
+import { key } from "../keys.js";
 import { change, link, state } from "../route.js";
+import { siteAt } from "../sites.js";
 import { readable } from "../text.js";
 
 export function title(asked, workspace) {
-  const site = workspace.sites[asked.site];
+  const site = siteAt(workspace, asked.site);
   return site ? `${readable(site.subject)}/${readable(site.name)}/${asked.neuron}` : "Neuron";
 }
 
@@ -25,7 +27,7 @@ export async function draw(main, { state: asked, workspace, signal }) {
     neuron = await get(neuronResource(...checked(asked, workspace)));
   } catch (error) {
     if (!(error instanceof Unavailable) || signal.aborted) throw error;
-    return show(main, problem(error), wayOut(asked, workspace));
+    return show(main, problem(named(error, asked, workspace)), wayOut(asked, workspace));
   }
   if (signal.aborted) return;
   show(main, page(neuron, workspace));
@@ -35,13 +37,20 @@ export async function draw(main, { state: asked, workspace, signal }) {
 }
 
 function checked({ site, neuron }, workspace) {
-  if (!Object.hasOwn(workspace.sites, site ?? "")) throw new Unavailable(site ? `There is no site ${readable(site)} in this workspace.` : "The address names no site.", null, 404);
+  if (!siteAt(workspace, site)) throw new Unavailable(site ? `There is no site ${readable(site)} in this workspace.` : "The address names no site.", null, 404);
   if (!/^\d{1,9}$/.test(neuron ?? "")) throw new Unavailable(`“${readable(neuron ?? "")}” is no neuron: its number in the site is needed, such as 3.`, null, 404);
   return [site, Number(neuron)];
 }
 
+// A file server has no words for what is not there.
+function named(error, { site, neuron }, workspace) {
+  if (error.status !== 404 || error.run || workspace.mode !== "static" || !siteAt(workspace, site)) return error;
+  const { name, neurons, width } = siteAt(workspace, site);
+  return new Unavailable(`${readable(name)} has no neuron ${readable(neuron ?? "")} here: ${neurons} of its ${width} were collected.`, null, 404);
+}
+
 function wayOut({ site }, workspace) {
-  const known = Object.hasOwn(workspace.sites, site ?? "");
+  const known = siteAt(workspace, site);
   return element("p", {}, element("a", { href: known ? link({ page: "layer", site }) : "?" }, known ? "All neurons of this site" : "All sites"));
 }
 
@@ -76,18 +85,16 @@ function pairs(neuron) {
   return element("section", {}, element("h2", {}, "Where it looks"), element("figure", {}, pairTriangle(neuron.records, scaleOf(neuron.records)), element("figcaption", { class: "quiet" }, "Filled: top pairs, rings: random ones; the larger, the stronger.")));
 }
 
-const WAYS = { j: "next", ArrowRight: "next", k: "previous", ArrowLeft: "previous" };
-
-function keys(neuron, signal) {
-  const press = (event) => {
-    const to = neuron[WAYS[event.key]];
-    if (to === undefined || to === null || event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    if (event.target.closest?.(".heat, input, select, textarea, [contenteditable], .wide")) return;
-    event.preventDefault();
-    history.pushState(null, "", toNeighbour(to));
+// Stepping through neurons keeps the place on the page, so that one can compare what is there.
+function keys({ previous, next }, signal) {
+  const step = (index) => () => {
+    if (index === null) return;
+    history.replaceState({ ...history.state, scroll: scrollY }, "");
+    history.pushState({ scroll: scrollY }, "", toNeighbour(index));
     dispatchEvent(new Event("route"));
   };
-  document.addEventListener("keydown", press, { signal });
+  for (const name of ["j", "ArrowRight"]) key(signal, name, "The next neuron", step(next));
+  for (const name of ["k", "ArrowLeft"]) key(signal, name, "The neuron before", step(previous));
 }
 
 function prefetch(neuron) {
