@@ -52,6 +52,11 @@ export class Table {
     if (!keep) this.node.scrollTop = 0;
   }
 
+  // The place of the first row, or undefined.
+  get first() {
+    return this.#order[0];
+  }
+
   // Columns or texts changed.
   redraw() {
     this.#drawn.forEach((row) => row.remove());

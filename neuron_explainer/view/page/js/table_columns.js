@@ -1,17 +1,18 @@
 // What the columns of a layer's table are called and hold.
 
 import { element } from "./dom.js";
+import { scaleOf } from "./plots.js";
 import { link } from "./route.js";
 import { runName } from "./sites.js";
-import { metricName, readable, short } from "./text.js";
+import { figure, metricName, readable, short } from "./text.js";
 
 export const TEXTS = ["neuron", "explanation", "tokens"]; // beside the columns of numbers
 
 // {label, hint} of a column of numbers: scores say whose they are.
-export function called(column, workspace, severalRuns) {
+export function called(column, workspace, withRun) {
   if (column.kind !== "score") return { label: readable(column.label), hint: null };
   const [label, ...kind] = metricName(column.metric).split(", ");
-  const parts = [...kind, readable(column.simulator), severalRuns ? runName(workspace, column.run) : null];
+  const parts = [...kind, readable(column.simulator), withRun ? runName(workspace, column.run) : null];
   return { label, hint: parts.filter(Boolean).join(" · ") };
 }
 
@@ -49,13 +50,29 @@ export function neuronColumn(columns, site) {
   return { key: "neuron", label: site.unit, kind: "number", least: 3.4, share: 0.2, sortable: true, cell };
 }
 
-export function numberColumn(key, columns, names) {
-  const cell = (place) => short(nullable(columns.values(key)?.[place]));
-  return { key, ...names, kind: "number", least: 5.6, share: 0.7, sortable: true, cell };
+// Scores to three places; other figures to as many as their column needs, so that points stand in line.
+export function numberColumn(column, columns, names) {
+  const write = column.kind === "score" ? figure : writerOf(columns.values(column.key) ?? []);
+  const cell = (place) => write(nullable(columns.values(column.key)?.[place]));
+  return { key: column.key, ...names, kind: "number", least: 5.6, share: 0.7, sortable: true, cell };
+}
+
+function writerOf(values) {
+  const known = values.filter((value) => !Number.isNaN(value));
+  const most = known.reduce((high, value) => Math.max(high, Math.abs(value)), 0);
+  if (!known.length || scaleOf(known).log || most >= 1e5) return short;
+  const digits = known.every(Number.isInteger) ? 0 : Math.min(4, Math.max(0, 2 - Math.floor(Math.log10(most || 1))));
+  return (value) => figure(value, digits);
 }
 
 function nullable(value) {
   return value === undefined || Number.isNaN(value) ? null : value;
+}
+
+// The same column where there is little room.
+export function narrower(column) {
+  const least = { neuron: 3.2, text: 8.4, number: 4.4 };
+  return { ...column, least: least[column.key] ?? least[column.kind] };
 }
 
 export function explanationColumn(rows, run, { key = "explanation", label = "explanation", tokens = false } = {}) {
