@@ -6,10 +6,9 @@ import { element, show } from "./dom.js";
 import { heat } from "./heat.js";
 import { legend } from "./heat_legend.js";
 import { scaleOf } from "./neuron_records.js";
-import { axisOf, scoresOf } from "./neuron_scores.js";
 import { link } from "./route.js";
 import { units } from "./sites.js";
-import { figure, readable } from "./text.js";
+import { figure, interval, readable } from "./text.js";
 
 const FEW = 6; // texts shown before one asks for all
 
@@ -23,24 +22,41 @@ export async function fillDetail(node, { site, index, a, b, chosen, all, more, s
     return;
   }
   if (signal.aborted) return;
-  const axis = axisOf(neuron.explanations);
   show(
     node,
     element("h2", { id: "detail" }, `${units(site, 1)} ${index}`, element("a", { href: link({ page: "neuron", site: site.key, neuron: index }) }, "all about it")),
-    element("div", { class: "sides" }, side(neuron, a, "run-a", axis), side(neuron, b, "run-b", axis)),
+    element("div", { class: "sides" }, side(neuron, a, "run-a", chosen.a), side(neuron, b, "run-b", chosen.b)),
     texts(neuron, { a, b, chosen, all, more }),
   );
 }
 
-function side(neuron, run, mark, axis) {
+function side(neuron, run, mark, column) {
   const said = neuron.explanations.find((one) => one.run === run.key);
   return element(
     "section",
     {},
     element("h3", { class: mark }, element("bdi", {}, readable(run.name))),
     statement(said),
-    said?.scores.length ? element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": `Scores of ${readable(run.name)}` }, scoresOf(said.scores, axis, null)) : element("p", { class: "quiet" }, "Not simulated. Run ", element("code", {}, `neuron-explainer simulate ${readable(run.name)}`)),
+    said?.scores.length ? scores(said.scores, column, run) : element("p", { class: "quiet" }, "Not simulated. Run ", element("code", {}, `neuron-explainer simulate ${readable(run.name)}`)),
   );
+}
+
+// The measure that is compared, of every simulator that has it.
+function scores(lines, { simulator, metric }, run) {
+  const having = lines.filter(({ values, failure }) => failure || Object.hasOwn(values, metric));
+  return element(
+    "table",
+    { class: "measured" },
+    element("caption", { class: "visually-hidden" }, `Scores of ${readable(run.name)}`),
+    element("tbody", {}, having.map((line) => element("tr", { class: line.simulator === simulator ? "strong" : "quiet" }, element("th", { scope: "row" }, readable(line.simulator), line.null ? " (null)" : ""), scoreCells(line, metric)))),
+  );
+}
+
+function scoreCells({ values, failure }, metric) {
+  if (failure) return element("td", { colspan: 2, class: "bad" }, `⚠ failed: ${readable(failure.cause)}`);
+  const { value, interval: ends, undefined: why } = values[metric];
+  if (value === null) return element("td", { colspan: 2 }, `undefined: ${readable(why ?? "no reason was kept")}`);
+  return [element("td", { class: "number" }, figure(value)), element("td", { class: "quiet" }, interval(ends))];
 }
 
 function statement(said) {
@@ -59,7 +75,7 @@ function texts(neuron, { a, b, chosen, all, more }) {
   const shown = all ? pairs : pairs.slice(0, FEW);
   return [
     element("h3", {}, "Both simulations over the same texts"),
-    element("p", { class: "quiet legend" }, "Of each text the first line is what the neuron does, the second what ", element("span", { class: "run-a" }, readable(a.name)), " predicts, the third what ", element("span", { class: "run-b" }, readable(b.name)), " predicts."),
+    element("p", { class: "quiet reading" }, "Of each text the first line is what the neuron does, the second what ", element("span", { class: "run-a" }, readable(a.name)), " predicts, the third what ", element("span", { class: "run-b" }, readable(b.name)), " predicts."),
     legend({ scale, mode: "stacked", simulator: "predictions", simulationScale: highest, pairs: neuron.unit === "head", negative: neuron.records.some(({ activations }) => activations.some((value) => value < -0.02 * scale)) }),
     element("ol", { class: "both flat" }, shown.map((pair) => item(pair, { a, b, scale, highest }))),
     shown.length < pairs.length ? element("button", { type: "button", onclick: more }, `Show all ${pairs.length} texts`) : null,

@@ -85,7 +85,7 @@ class ComparePage {
     this.rows = new Rows(this.site.key, columns.told, () => this.table.arrived(), signal);
     this.table = this.#table();
     this.plot = this.#plot();
-    this.detail = element("section", { class: "detail", "aria-live": "polite" });
+    this.detail = element("section", { class: "detail", "aria-label": "The neuron chosen" });
     this.node = this.#layout();
     this.narrow.addEventListener("change", () => this.table.redraw(), { signal });
     signal.addEventListener("abort", () => (clearTimeout(this.#timer), this.#detail.abort()));
