@@ -133,7 +133,10 @@ class RecordSet:
     @cached_property
     def corpus(self) -> Corpus:
         """The sequences that the records point into."""
-        return _corpus(self.data / self.subject / "corpus", self.folder.rebuild)
+        path = self.data / self.subject / "corpus"
+        written = path / "manifest.json"
+        stamp = written.stat().st_mtime_ns if written.is_file() else 0
+        return _corpus(path, self.folder.rebuild, stamp)
 
     @cached_property
     def width(self) -> int:
@@ -222,8 +225,11 @@ class RecordSet:
 
 
 @lru_cache(maxsize=4)
-def _corpus(path: Path, rebuild: str) -> Corpus:
-    """One corpus for all sites of a subject, so that its sequences are remembered once."""
+def _corpus(path: Path, rebuild: str, _written: int) -> Corpus:
+    """One corpus for all sites of a subject, so that its sequences are remembered once.
+
+    What is remembered of one that was written anew since is of no use: hence when it was.
+    """
     return Corpus(path, rebuild)
 
 
