@@ -19,7 +19,8 @@ Names = Annotated[
     typer.Argument(
         metavar="RUN_A RUN_B …",
         help="RUN or RUN/SIMULATOR, the seeds of one method joined by commas; the first is what "
-        "the others are held against. With --csv: methods, default all. FILE.csv alone: --csv FILE.csv.",
+        "the others are held against. With --csv: methods, default all. One name in "
+        ".csv is a table.",
     ),
 ]
 CsvOption = Annotated[
