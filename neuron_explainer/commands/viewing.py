@@ -1,6 +1,7 @@
 """The command that shows a workspace in a browser: `view`."""
 
 import webbrowser
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from neuron_explainer import workspace
@@ -36,7 +37,6 @@ def view(
     output.show_address(listening.url, as_json)
     if not no_open and output.console().is_terminal:
         webbrowser.open(listening.url)
-    try:
+    with suppress(KeyboardInterrupt):  # raised again once the last requests are answered
         serve(made, listening)
-    except KeyboardInterrupt:
-        output.say_stopped()
+    output.say_stopped()
