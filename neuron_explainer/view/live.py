@@ -26,7 +26,7 @@ from neuron_explainer.view.live_worker import Emit, Line, Turns, Worker
 from neuron_explainer.workspace import Workspace
 
 LONGEST_TEXT = 20_000  # characters
-LONGEST_EXPLANATION = 200_000  # characters; a table has many rows
+LONGEST_EXPLANATION = 60_000  # characters; a table has many rows, and a body its limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,8 @@ class Live:
         """
         records.check(neuron)
         async with self._reading.turn(emit):
+            if not self._subjects.holds(records):
+                emit({"loading": records.subject})
             subject = self._subjects.subject(records)
             async with _at_most(self._settings.reading_seconds, "type less text"):
                 for place, window in enumerate(windows(records, subject, text)):

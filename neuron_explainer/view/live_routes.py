@@ -1,10 +1,7 @@
-"""The resources that are there only while a process serves them: what docs/view.md calls so.
-
-Bodies are read here, not by FastAPI, so that no more than `MOST_BYTES` are ever held.
-"""
+"""The resources that are there only while a process serves them: what docs/view.md calls so."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal
 
 import orjson
@@ -23,9 +20,11 @@ from neuron_explainer.view.entries import RunEntry
 from neuron_explainer.view.live import LONGEST_EXPLANATION, LONGEST_TEXT, Live, start_of
 from neuron_explainer.view.live_simulation import Hypothesis
 from neuron_explainer.view.live_worker import Line, error_line
+from neuron_explainer.view.resources import Resources
+from neuron_explainer.view.security import LARGEST_BODY
 
-MOST_BYTES = 1 << 20  # of a body
 _LARGEST = 2**31 - 1
+RecordsAt = Callable[[str], Awaitable[RecordSet]]
 Key = Field(min_length=1, max_length=200)
 Index = Field(ge=0, le=_LARGEST)
 
@@ -67,12 +66,23 @@ class Judged(_Neuron):
     preferred: Literal["first", "second", "tie", "neither"] | None
 
 
-def router(live: Live, catalog: Callable[[], Catalog]) -> APIRouter:
-    """The routes, without their prefix. `catalog` gives what there is now; it may read files."""
-    routes = APIRouter(route_class=_Route)
+class Offered:
+    """What a server adds to the resources of `source`: see `server.Live`."""
+
+    def __init__(self, source: Resources, live: Live) -> None:
+        self.router = _router(live, source)
+        self.offers = {"try": True, "judge": True}
+        self.close = live.close
+
+
+def _router(live: Live, source: Resources) -> APIRouter:
+    routes = APIRouter(prefix="/api", route_class=_Route)
 
     async def listed() -> Catalog:
-        return await asyncio.to_thread(catalog)
+        return await asyncio.to_thread(source.catalog)
+
+    async def records_at(site: str) -> RecordSet:
+        return (await asyncio.to_thread(source.entry, site)).records
 
     @routes.get("/live.json")
     async def about() -> Response:
@@ -81,8 +91,8 @@ def router(live: Live, catalog: Callable[[], Catalog]) -> APIRouter:
 
     @routes.post("/live/activations")
     async def activations(request: Request) -> Response:
-        asked, known = await _body(request, Typed), await listed()
-        records = _records(known, asked.site)
+        asked = await _body(request, Typed)
+        records = await records_at(asked.site)
 
         async def work(emit: Callable[[Line], None]) -> None:
             await live.activations(records, asked.neuron, asked.text, asked.query, emit)
@@ -91,29 +101,34 @@ def router(live: Live, catalog: Callable[[], Catalog]) -> APIRouter:
 
     @routes.post("/live/explanation")
     async def explanation(request: Request) -> Response:
-        asked, known = await _body(request, Start), await listed()
-        run, records = _run(known, asked.run).run, _records(known, asked.site)
+        asked = await _body(request, Start)
+        run, records = _run(await listed(), asked.run).run, await records_at(asked.site)
         return await _answer(lambda: start_of(run, records, asked.neuron))
 
     @routes.post("/live/forecast")
     async def forecast(request: Request) -> Response:
-        asked = await _hypothesis(request, await listed())
+        asked = await _hypothesis(request, records_at)
         return _json(await live.worker.done(live.forecast(asked)))
 
     @routes.post("/live/simulate")
     async def simulate(request: Request) -> Response:
-        asked = await _hypothesis(request, await listed())
+        asked = await _hypothesis(request, records_at)
 
         async def work(emit: Callable[[Line], None]) -> None:
             await live.simulate(asked, emit)
 
         return Lines(live.worker.lines(work))
 
-    _add_judging(routes, live, listed)
+    _add_judging(routes, live, listed, records_at)
     return routes
 
 
-def _add_judging(routes: APIRouter, live: Live, listed: Callable[[], Any]) -> None:
+def _add_judging(
+    routes: APIRouter,
+    live: Live,
+    listed: Callable[[], Awaitable[Catalog]],
+    records_at: RecordsAt,
+) -> None:
     @routes.get("/judgements.json")
     async def all_judgements() -> Response:
         known = await listed()
@@ -128,7 +143,7 @@ def _add_judging(routes: APIRouter, live: Live, listed: Callable[[], Any]) -> No
     async def judge(request: Request) -> Response:
         asked, known = await _body(request, Judged), await listed()
         pair = judgements.Pair.of(_run(known, asked.first), _run(known, asked.second))
-        records = _records(known, asked.site)
+        records = await records_at(asked.site)
         preferred = asked.preferred
         return await _answer(
             lambda: judgements.save(
@@ -147,20 +162,12 @@ def _about(live: Live, known: Catalog) -> Line:
     }
 
 
-async def _hypothesis(request: Request, known: Catalog) -> Hypothesis:
+async def _hypothesis(request: Request, records_at: RecordsAt) -> Hypothesis:
     asked = await _body(request, Said)
-    records = _records(known, asked.site)
-    with_names = {entry["name"] for entry in live_simulation.simulators()}
-    if asked.simulator not in with_names:
+    records = await records_at(asked.site)
+    if asked.simulator not in {entry["name"] for entry in live_simulation.simulators()}:
         raise Unavailable(404, "there is no such simulator here")
     return Hypothesis(records, asked.neuron, asked.explanation, asked.simulator)
-
-
-def _records(known: Catalog, key: str) -> RecordSet:
-    found = known.sites.get(key)
-    if found is None:
-        raise Unavailable(404, "there is no such site here", "neuron-explainer collect")
-    return found.records
 
 
 def _run(known: Catalog, key: str) -> RunEntry:
@@ -187,8 +194,8 @@ async def _body(request: Request, form: type[Any]) -> Any:
     content = b""
     async for part in request.stream():
         content += part
-        if len(content) > MOST_BYTES:
-            raise Unavailable(413, f"the body has more than {MOST_BYTES:,} bytes")
+        if len(content) > LARGEST_BODY:
+            raise Unavailable(413, f"the body has more than {LARGEST_BODY:,} bytes")
     try:
         return form.model_validate(orjson.loads(content))
     except orjson.JSONDecodeError as error:

@@ -39,7 +39,8 @@ class Subjects:
         """Raises SubjectError where an autoencoder's site is not known."""
         self._named = with_sites(named) if named.model else None
         self._example = with_sites(load(workspaces.example_file()).subject)
-        self._load = cache(loading)
+        self._load = loading
+        self._plain: dict[SubjectSettings, Subject] = {}
         self._encoded: dict[SubjectSettings, Subject] = {}
 
     def require(self, records: RecordSet) -> SubjectSettings:
@@ -90,9 +91,16 @@ class Subjects:
             )
         return found
 
+    def holds(self, records: RecordSet) -> bool:
+        """Whether the model of `records` is loaded already."""
+        return replace(self.require(records), sae=()) in self._plain
+
     def _loaded(self, settings: SubjectSettings, encoded: bool) -> Subject:
         """The model, held once whether or not autoencoders read it."""
-        plain = self._load(replace(settings, sae=()))
+        bare = replace(settings, sae=())
+        if bare not in self._plain:
+            self._plain[bare] = self._load(bare)
+        plain = self._plain[bare]
         if not encoded:
             return plain
         if settings not in self._encoded:
