@@ -18,6 +18,7 @@ from neuron_explainer.commands import (
     scoring,
     selecting,
     uploading,
+    viewing,
 )
 from neuron_explainer.errors import UserError
 
@@ -46,6 +47,7 @@ for command in (
     *(inspecting.inspect, collecting.run, collecting.collect, collecting.merge),
     *(explaining.explain, explaining.simulate, selecting.select),
     *(scoring.score, comparing.compare, scoring.show, publishing.publish),
+    viewing.view,
 ):
     app.command()(command)
 app.add_typer(formats.import_app, name="import")

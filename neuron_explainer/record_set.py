@@ -82,6 +82,19 @@ class Corpus:
         ids: NDArray[np.int32] = chunks[chunk][int(sequence - starts[chunk])].values.to_numpy()
         return ids
 
+    def tokens_at(
+        self, sequences: NDArray[np.int32], positions: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        """The token ids at one position of each of `sequences`, both (places,)."""
+        starts, chunks = self._chunks
+        chunk = np.searchsorted(starts, sequences, side="right") - 1
+        found = np.empty(len(sequences), np.int32)
+        for place in np.unique(chunk):
+            within = chunk == place
+            offsets = chunks[place].offsets.to_numpy()[sequences[within] - starts[place]]
+            found[within] = chunks[place].values.to_numpy()[offsets + positions[within]]
+        return found
+
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
         """The number of tokens of every sequence, (sequences,)."""

@@ -73,11 +73,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "score.over_corpus",
         "score.checks",
     ),
-    ("interchange.*", "compare.*", "publish.*"),
+    ("interchange.*", "compare.*", "publish.*", "view.*"),
     ("terminal",),
     ("selection",),
     ("pipeline", "best_of", "show"),
     ("commands.options", "commands.model_options", "commands.output"),
+    ("commands.view_options",),
     ("commands.neuronpedia_options",),
     ("commands.*",),
     ("cli",),
@@ -101,6 +102,7 @@ FREE = (
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),
     ("publish.*", "publish.*"),
+    ("view.*", "view.*"),
     ("llm.*", "llm.*"),
     ("subjects.places", "subjects.architectures"),
     ("subjects.places", "subjects.weights"),
@@ -120,9 +122,9 @@ FREE = (
     ("score.over_corpus", "score.joined"),
     ("score.over_corpus", "score.strata"),
 )
-STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish")
+STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "view")
 # a stage that reads what another offers
-READS = (("compare.*", "score.*"), ("publish.*", "score.summary"))
+READS = (("compare.*", "score.*"), ("publish.*", "score.summary"), ("view.*", "score.*"))
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device
@@ -133,10 +135,12 @@ WHO_MAY_IMPORT = {
         ("openai", "httpx", "httpx2", "aiohttp", "requests", "urllib", "http"),
         ("llm.*", "publish.hub", "interchange.*"),
     ),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "pydantic"), ("view.*",)),
 }
 WHO_MAY_SPEAK = ("cli", "commands.output")
 WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli", "commands.uploading")  # for keys
 HEAVY = {"torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"}
+HEAVY |= {"fastapi", "starlette", "uvicorn"}
 
 
 def _fits(module: str, patterns: tuple[str, ...]) -> bool:
@@ -286,6 +290,8 @@ def test_the_rules_catch_what_they_are_for() -> None:
     assert not _may("score.stage", "compare.stage")
     assert _may("compare.stage", "score.stage")
     assert not _may("publish.tables", "score.stage")
+    assert not _may("view.neuron", "compare.stage")
+    assert _may("view.neuron", "score.strata")
     assert not _may("publish.card", "explain.lookup")
     assert _may("publish.facts", "score.summary")
     assert _may("simulate.stage", "runner")
