@@ -28,12 +28,14 @@ def view(
     Example: neuron-explainer view
     """
     here = workspace.find(folder)
+    from neuron_explainer.view.resources import Resources
     from neuron_explainer.view.server import app
     from neuron_explainer.view.serving import access_for, listen, serve
 
+    source = Resources(here)
     live: Live | None = None
     listening = listen(access_for(host, token), port)
-    made = app(here, live, access=listening.access)
+    made = app(source, live, listening.access)
     output.show_address(listening.url, as_json)
     if not no_open and output.console().is_terminal:
         webbrowser.open(listening.url)

@@ -1,6 +1,8 @@
 """The viewer's server: the pages, and the contract's resources as they are asked for."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -13,7 +15,6 @@ from neuron_explainer.view.contract import Unavailable, encode
 from neuron_explainer.view.resources import Resources
 from neuron_explainer.view.security import Access, Guard
 from neuron_explainer.view.shapes_neuron import Neuron
-from neuron_explainer.workspace import Workspace
 
 PAGE = Path(__file__).parent / "page"
 _TYPES = {
@@ -25,7 +26,7 @@ _TYPES = {
 _WHOLE = re.compile(r"\d{1,9}", re.ASCII)
 
 Key = Annotated[str, InPath(description="A key of workspace.json.")]
-Whole = Annotated[str, InPath(description="A whole number.", pattern=None)]
+Whole = Annotated[str, InPath(description="A whole number.")]
 
 
 class Live(Protocol):
@@ -41,23 +42,30 @@ class Live(Protocol):
         """Whether there is `try` and `judge`."""
         ...
 
+    def close(self) -> None:
+        """Let go of everything: the server stops."""
+        ...
 
-def app(
-    workspace: Workspace,
-    live: Live | None = None,
-    only: str | None = None,
-    access: Access | None = None,
-) -> FastAPI:
-    """The server of a workspace, or of what belongs to the run `only`.
+
+def app(source: Resources, live: Live | None = None, access: Access | None = None) -> FastAPI:
+    """The server of what `source` holds.
 
     `live` adds what needs a process; `access` says who may ask, by default this machine alone.
     """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        if live is not None:
+            live.close()
+
     made = FastAPI(
         title="neuron-explainer view",
         version=__version__,
         openapi_url="/api/openapi.json",
         docs_url=None,  # those pages fetch their scripts from elsewhere
         redoc_url=None,
+        lifespan=lifespan,
     )
     made.add_middleware(Guard, access=access or Access())
     made.add_exception_handler(Unavailable, _unavailable)
@@ -65,7 +73,7 @@ def app(
     offers = {"try": False, "judge": False} | (live.offers if live else {})
     if live is not None:
         made.include_router(live.router)
-    made.include_router(_resources(Resources(workspace, only), offers))
+    made.include_router(_resources(source, offers))
     made.include_router(_pages())
     return made
 
