@@ -45,6 +45,12 @@ export function axis(scale, name = "x") {
   const most = name === "x" ? 4 : 3;
   return show(
     element("div", { class: `ticks ${name}`, "aria-hidden": "true" }),
-    ticks(scale, most).map((value) => element("span", { style: { [name === "x" ? "left" : "bottom"]: `${100 * scale.to(value)}%` } }, short(value))),
+    ticks(scale, most).map((value) => tick(name, scale.to(value), short(value))),
   );
+}
+
+// Those at the ends stay within the plot.
+function tick(name, share, text) {
+  const place = { [name === "x" ? "left" : "bottom"]: `${100 * share}%` };
+  return element("span", { class: share < 0.04 ? "first" : share > 0.96 ? "last" : null, style: place }, text);
 }

@@ -76,7 +76,7 @@ function paintKept(canvas, ground, points, places, size) {
   pen.clearRect(0, 0, size.width, size.height);
   pen.drawImage(ground, 0, 0);
   pen.fillStyle = colour(canvas, "--accent");
-  pen.globalAlpha = points.x.length > 5000 ? 0.35 : 0.6;
+  pen.globalAlpha = Math.min(0.6, Math.max(0.08, 40 / Math.sqrt(1 + points.x.length)));
   for (const place of places ?? []) dot(pen, points, place, size);
   pen.globalAlpha = 1;
 }

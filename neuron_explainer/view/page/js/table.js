@@ -52,12 +52,18 @@ export class Table {
     if (!keep) this.node.scrollTop = 0;
   }
 
+  // The place of the first row, or undefined.
+  get first() {
+    return this.#order[0];
+  }
+
   // Columns or texts changed.
   redraw() {
     this.#drawn.forEach((row) => row.remove());
     this.#drawn.clear();
     const columns = this.columns();
-    this.node.style.setProperty("--columns", columns.map(({ width }) => width).join(" "));
+    this.node.style.setProperty("--columns", columns.map(({ least, share }) => `minmax(${least}rem, ${share}fr)`).join(" "));
+    this.node.style.setProperty("--least", `${columns.reduce((sum, { least }) => sum + least + 1, 1)}rem`);
     this.node.setAttribute("aria-rowcount", this.#order.length + 1);
     this.node.setAttribute("aria-colcount", columns.length);
     show(this.head, columns.map((column, place) => this.#heading(column, place)));

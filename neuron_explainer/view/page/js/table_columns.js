@@ -1,22 +1,24 @@
 // What the columns of a layer's table are called and hold.
 
 import { element } from "./dom.js";
+import { scaleOf } from "./plots.js";
 import { link } from "./route.js";
 import { runName } from "./sites.js";
-import { metricName, readable, short } from "./text.js";
+import { figure, metricName, readable, short } from "./text.js";
 
 export const TEXTS = ["neuron", "explanation", "tokens"]; // beside the columns of numbers
 
 // {label, hint} of a column of numbers: scores say whose they are.
-export function called(column, workspace, severalRuns) {
+export function called(column, workspace, withRun) {
   if (column.kind !== "score") return { label: readable(column.label), hint: null };
-  const parts = [readable(column.simulator), severalRuns ? runName(workspace, column.run) : null];
-  return { label: metricName(column.metric), hint: parts.filter(Boolean).join(" · ") };
+  const [label, ...kind] = metricName(column.metric).split(", ");
+  const parts = [...kind, readable(column.simulator), withRun ? runName(workspace, column.run) : null];
+  return { label, hint: parts.filter(Boolean).join(" · ") };
 }
 
 export function fullName(column, workspace) {
   const { label, hint } = called(column, workspace, true);
-  return hint ? `${label} (${hint})` : label;
+  return hint ? `${label} · ${hint}` : label;
 }
 
 // The column of a run's score that stands for it, or null.
@@ -36,18 +38,41 @@ export function usualColumns(columns, run, narrow) {
   return ["neuron", "explanation", ...numbers.filter(Boolean), "tokens"];
 }
 
-export function neuronColumn(columns, site) {
-  const cell = (place) => element("a", { href: link({ page: "neuron", site: site.key, neuron: columns.neuron(place) }), tabindex: "-1" }, String(columns.neuron(place)));
-  return { key: "neuron", label: site.unit, kind: "number", width: "5.2rem", sortable: true, cell };
+// In what order columns of numbers stand: the scores of the run at hand first.
+export function ordered(columns, run) {
+  const main = run?.main;
+  const rank = (column) => (column.kind !== "score" ? 1 : column.run === run?.key && column.simulator === main?.simulator ? 0 : 2);
+  return [...columns.known].sort((a, b) => rank(a) - rank(b));
 }
 
-export function numberColumn(key, columns, names) {
-  const cell = (place) => short(nullable(columns.values(key)?.[place]));
-  return { key, ...names, kind: "number", width: "minmax(6.6rem, .8fr)", sortable: true, cell };
+export function neuronColumn(columns, site) {
+  const cell = (place) => element("a", { href: link({ page: "neuron", site: site.key, neuron: columns.neuron(place) }), tabindex: "-1" }, String(columns.neuron(place)));
+  return { key: "neuron", label: site.unit, kind: "number", least: 3.4, share: 0.2, sortable: true, cell };
+}
+
+// Scores to three places; other figures to as many as their column needs, so that points stand in line.
+export function numberColumn(column, columns, names) {
+  const write = column.kind === "score" ? figure : writerOf(columns.values(column.key) ?? []);
+  const cell = (place) => write(nullable(columns.values(column.key)?.[place]));
+  return { key: column.key, ...names, kind: "number", least: 5.6, share: 0.7, sortable: true, cell };
+}
+
+function writerOf(values) {
+  const known = values.filter((value) => !Number.isNaN(value));
+  const most = known.reduce((high, value) => Math.max(high, Math.abs(value)), 0);
+  if (!known.length || scaleOf(known).log || most >= 1e5) return short;
+  const digits = known.every(Number.isInteger) ? 0 : Math.min(4, Math.max(0, 2 - Math.floor(Math.log10(most || 1))));
+  return (value) => figure(value, digits);
 }
 
 function nullable(value) {
   return value === undefined || Number.isNaN(value) ? null : value;
+}
+
+// The same column where there is little room.
+export function narrower(column) {
+  const least = { neuron: 3.2, text: 8.4, number: 4.4 };
+  return { ...column, least: least[column.key] ?? least[column.kind] };
 }
 
 export function explanationColumn(rows, run, { key = "explanation", label = "explanation", tokens = false } = {}) {
@@ -57,7 +82,7 @@ export function explanationColumn(rows, run, { key = "explanation", label = "exp
     const said = explained(row, run);
     return tokens && !row.error ? [said, element("div", { class: "under" }, tokenList(row.tokens))] : said;
   };
-  return { key, label, kind: "text", width: "minmax(14rem, 4fr)", sortable: false, cell };
+  return { key, label, kind: "text", least: 11, share: 4, sortable: false, cell };
 }
 
 function explained(row, run) {
@@ -73,7 +98,7 @@ export function tokensColumn(rows) {
     const row = rows.at(place);
     return row ? tokenList(row.tokens ?? []) : placeholder();
   };
-  return { key: "tokens", label: "strongest tokens", kind: "text", width: "minmax(9rem, 1.6fr)", sortable: false, cell };
+  return { key: "tokens", label: "strongest tokens", kind: "text", least: 9, share: 1.6, sortable: false, cell };
 }
 
 function tokenList(tokens) {

@@ -8,7 +8,7 @@ import { plotsPanel } from "../plots_panel.js";
 import { change, go } from "../route.js";
 import { search } from "../search.js";
 import { layerName, runsOf, siteAt, units } from "../sites.js";
-import { called, explanationColumn, fullName, neuronColumn, numberColumn, tokensColumn } from "../table_columns.js";
+import { called, explanationColumn, fullName, narrower, neuronColumn, numberColumn, ordered, tokensColumn } from "../table_columns.js";
 import { columnPanel, filterChips } from "../table_filters.js";
 import { Rows } from "../table_rows.js";
 import { Table } from "../table.js";
@@ -131,12 +131,12 @@ class LayerPage {
 
   #tableColumns() {
     const { shown, run } = this.view;
-    const numbers = this.columns.known.filter(({ key }) => shown.has(key));
+    const numbers = ordered(this.columns, run).filter(({ key }) => shown.has(key));
     const made = [neuronColumn(this.columns, this.site)];
     if (shown.has("explanation")) made.push(explanationColumn(this.rows, run?.key, { tokens: this.narrow.matches && !shown.has("tokens") }));
-    made.push(...numbers.map((column) => numberColumn(column.key, this.columns, called(column, this.workspace, this.runs.length > 1))));
+    made.push(...numbers.map((column) => numberColumn(column, this.columns, called(column, this.workspace, column.run !== run?.key))));
     if (shown.has("tokens")) made.push(tokensColumn(this.rows));
-    return made;
+    return this.narrow.matches ? made.map(narrower) : made;
   }
 
   #later(name, pause, act) {
