@@ -16,7 +16,10 @@ export function get(path, { fresh = false, signal } = {}) {
   if (!fresh && remembered.has(path)) return remembered.get(path);
   const made = request(path, { signal });
   remembered.set(path, made);
-  made.catch(() => remembered.delete(path));
+  const forget = () => remembered.get(path) === made && remembered.delete(path);
+  // A request that another page stopped is none that this one may wait for.
+  signal?.addEventListener("abort", forget);
+  made.then(() => signal?.removeEventListener("abort", forget), forget);
   if (remembered.size > REMEMBERED) remembered.delete(remembered.keys().next().value);
   return made;
 }

@@ -1,8 +1,9 @@
-// Draws the page that the URL names, and the head of every page.
+// Draws the page that the URL names.
 
 import { get, Unavailable } from "./api.js";
 import { announce, element, show } from "./dom.js";
-import { link, state } from "./route.js";
+import { head } from "./head.js";
+import { go, state } from "./route.js";
 
 const PAGES = ["home", "layer", "neuron", "compare", "try", "judge"];
 let drawing = new AbortController();
@@ -19,13 +20,16 @@ async function draw() {
   const asked = state();
   try {
     const workspace = await get("workspace.json", { fresh: !asked.page || asked.page === "home" });
+    if (signal.aborted) return;
     head(workspace, asked);
     const name = PAGES.includes(asked.page) ? asked.page : "home";
     const page = await import(`./pages/${name}.js`);
     if (signal.aborted) return;
     document.title = `${page.title(asked, workspace)} · neuron-explainer`;
     await page.draw(main, { state: asked, workspace, signal });
+    if (signal.aborted) return;
     announce(document.title);
+    scrollTo(0, history.state?.scroll ?? 0);
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
     show(main, problem(error));
@@ -33,25 +37,6 @@ async function draw() {
   } finally {
     if (!signal.aborted) main.removeAttribute("aria-busy");
   }
-}
-
-function head(workspace, asked) {
-  const entries = [["Neurons", {}]];
-  if (Object.keys(workspace.runs).length > 1) entries.push(["Compare", { page: "compare" }]);
-  if (workspace.live.try) entries.push(["Try it", { page: "try" }]);
-  if (workspace.live.judge) entries.push(["Judge", { page: "judge" }]);
-  const current = asked.page ?? "home";
-  show(
-    document.getElementById("top"),
-    element("a", { class: "brand", href: "?" }, "neuron-explainer"),
-    element(
-      "nav",
-      { "aria-label": "Pages" },
-      entries.map(([label, to]) =>
-        element("a", { href: link(to), "aria-current": (to.page ?? "home") === current ? "page" : null }, label),
-      ),
-    ),
-  );
 }
 
 // What is missing, and the command that makes it.
@@ -70,10 +55,11 @@ document.addEventListener("click", (event) => {
   const anchor = event.target.closest?.("a[href^='?']");
   if (!anchor || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  history.pushState(null, "", anchor.getAttribute("href") === "?" ? location.pathname : anchor.href);
-  scrollTo(0, 0);
-  draw();
+  go(Object.fromEntries(new URL(anchor.href).searchParams));
+  document.getElementById("main").focus({ preventScroll: true });
 });
+// A page is drawn after "back", so only we know when it is long enough to scroll.
+history.scrollRestoration = "manual";
 addEventListener("popstate", draw);
 addEventListener("route", draw);
 draw();

@@ -20,7 +20,12 @@ export function quoted(token) {
 }
 
 export function figure(value, digits = 3) {
-  return value === null || value === undefined ? "–" : value.toFixed(digits);
+  return value === null || value === undefined ? "–" : minus(value.toFixed(digits));
+}
+
+// A minus sign as wide as a digit, and none before a zero.
+function minus(written) {
+  return Number(written) === 0 ? written.replace("-", "") : written.replaceAll("-", "−");
 }
 
 // Three significant digits, whatever the size.
@@ -28,7 +33,7 @@ export function short(value) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  return size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  return minus(size >= 1e5 || size < 1e-3 ? value.toExponential(1).replace(".0e", "e").replace("e+", "e") : String(Number(value.toPrecision(3))));
 }
 
 export function percent(share, digits = 0) {
