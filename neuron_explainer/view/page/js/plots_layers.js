@@ -9,9 +9,10 @@ const LEFT = 34;
 const FOOT = 20;
 
 // `entries` are [{label, name, mean, interval, random, href}] from first to last layer; `mean` is null where
-// nothing is known (yet). `says` names the figure.
-export function layerBars({ entries, says, width }) {
-  const scale = scaleFor(entries);
+// nothing is known (yet). `says` names the figure; `ends` are those of its axis, so that figures side by side
+// can be compared.
+export function layerBars({ entries, says, width, ends = endsOf(entries) }) {
+  const scale = linear(...ends);
   const step = Math.min(44, (width - LEFT - 4) / Math.max(1, entries.length));
   const y = (value) => 6 + (1 - scale.to(value)) * TALL;
   const wide = LEFT + step * entries.length + 4;
@@ -24,9 +25,9 @@ export function layerBars({ entries, says, width }) {
   );
 }
 
-function scaleFor(entries) {
+export function endsOf(entries) {
   const values = entries.flatMap((entry) => (entry.mean === null ? [] : [entry.mean, entry.random ?? 0, ...(entry.interval ?? [])]));
-  return linear(Math.min(0, ...values), Math.max(0.1, ...values));
+  return [Math.min(0, ...values), Math.max(0.1, ...values)];
 }
 
 function rule(value, y, wide) {
@@ -67,7 +68,7 @@ function foot(entry, place, step, number) {
 export function layersLegend() {
   return element(
     "p",
-    { class: "legend quiet" },
+    { class: "layers-legend quiet" },
     element("span", { class: "key bar" }), "mean over neurons, ",
     element("span", { class: "key interval" }), "95 % interval, ",
     element("span", { class: "key random" }), "random records only",

@@ -6,12 +6,7 @@ const WORDS = /[\p{L}\p{N}\p{M}]+|[^\p{L}\p{N}\p{M}\p{Z}\p{C}]+/gu;
 
 // The words of a text as the index has them.
 export function words(text) {
-  return fold(text.normalize("NFKC")).match(WORDS) ?? [];
-}
-
-// Full case folding, character by character, so that no character's place in its word matters.
-function fold(text) {
-  return Array.from(text, (character) => (character === "ı" ? character : character.toLowerCase().toUpperCase().toLowerCase())).join("");
+  return text.normalize("NFKC").toLowerCase().match(WORDS) ?? [];
 }
 
 export function bucketOf(word, buckets) {

@@ -15,7 +15,7 @@ export function columnPanel({ entries, showing, limited, toggled }) {
     element("summary", {}, "Columns and limits"),
     element(
       "div",
-      { class: "wide" },
+      { class: "wide", tabindex: "0", role: "region", "aria-label": "Columns and limits" },
       element(
         "table",
         {},
