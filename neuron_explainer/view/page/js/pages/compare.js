@@ -48,8 +48,8 @@ function selects(state, workspace, { a, b, sites }, { site, found = [], chosen }
   return element(
     "div",
     { class: "selects" },
-    select("A", runs, a.key, (key) => to(key === b.key ? { a: b.key, b: a.key } : { a: key })),
-    select("B", runs, b.key, (key) => to(key === a.key ? { a: b.key, b: a.key } : { b: key })),
+    select("Run A", runs, a.key, (key) => to(key === b.key ? { a: b.key, b: a.key } : { a: key })),
+    select("Run B", runs, b.key, (key) => to(key === a.key ? { a: b.key, b: a.key } : { b: key })),
     element("button", { type: "button", onclick: () => to({ a: b.key, b: a.key }) }, "Swap"),
     site ? select("Site", sites.map((key) => ({ key, name: nameOf(siteAt(workspace, key)) })), site.key, (key) => to({ site: key })) : null,
     chosen ? select("Measure", found, chosen.key, (key) => to({ metric: key })) : null,
@@ -65,7 +65,7 @@ function select(label, options, value, changed) {
     "label",
     {},
     element("span", {}, label),
-    element("select", { onchange: (event) => changed(event.target.value) }, options.map(({ key, name }) => element("option", { value: key, selected: key === value }, name))),
+    element("select", { "aria-label": label, onchange: (event) => changed(event.target.value) }, options.map(({ key, name }) => element("option", { value: key, selected: key === value }, name))),
   );
 }
 
