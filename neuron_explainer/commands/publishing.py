@@ -1,6 +1,7 @@
-"""The command that makes a run a dataset: `publish`."""
+"""The command that makes a run a dataset, or pages for a file server: `publish`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from neuron_explainer import workspace
 from neuron_explainer.commands import options as option
@@ -9,7 +10,7 @@ from neuron_explainer.errors import ConfigError
 
 
 def publish(
-    name: option.RunArgument,
+    name: option.PublishedRun = None,
     to: option.PublishFolder = None,
     hub: option.HubOption = None,
     public: option.PublicOption = False,
@@ -19,16 +20,29 @@ def publish(
     language: option.LanguageOption = None,
     without: option.WithoutOption = None,
     partial: option.PartialOption = False,
+    site: option.PublishSite = None,
+    neurons: option.NeuronsOption = None,
     dry_run: option.DryRun = False,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
 ) -> None:
     """Write a run as a dataset: Parquet tables and a card that says what they are.
 
-    With --hub it goes to the Hugging Face hub too, as a private dataset.
+    With --hub it goes to the Hugging Face hub too, as a private dataset. With --site the pages of
+    the viewer are written instead, for any file server: of the run, or of the whole workspace.
 
     Example: neuron-explainer publish tiny-token-lookup --license cc-by-4.0
     """
+    if site is not None:
+        given = {"--to": to, "--hub": hub, "--public": public, "--name": dataset_name}
+        given |= {"--license": license_, "--corpus-license": corpus_license}
+        given |= {"--language": language, "--without": without, "--partial": partial}
+        _refuse([flag for flag, value in given.items() if value], "of a dataset: without --site")
+        _publish_site(name, site, neurons, dry_run, folder, as_json)
+        return
+    _refuse(["--neurons"] if neurons else [], "for --site DIR")
+    if name is None:
+        raise ConfigError("publish which run? Give its name, or --site DIR for the viewer's pages")
     from neuron_explainer.publish import stage
     from neuron_explainer.publish.settings import PublishSettings
     from neuron_explainer.runs import Run
@@ -61,6 +75,44 @@ def publish(
     if hub is not None:
         report["url"] = push(done.folder, hub, public)
         lines.append(f"pushed to {report['url']}, {'public' if public else 'private'}")
+    output.show(report if as_json else lines, as_json)
+
+
+def _refuse(flags: Sequence[str], why: str) -> None:
+    if flags:
+        raise ConfigError(f"{flags[0]} is {why}")
+
+
+def _publish_site(
+    name: str | None,
+    site: Path,
+    neurons: str | None,
+    dry_run: bool,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    from neuron_explainer.runner import parse_neurons
+    from neuron_explainer.runs import Run
+    from neuron_explainer.view.resources import Resources
+    from neuron_explainer.view.static import count_files, write_site
+
+    here = workspace.find(folder)
+    if name is not None:
+        Run(here, name).require()
+    source = Resources(here, name)
+    if neurons is not None:
+        widths = [site.width for site in source.catalog().sites.values()]
+        source = Resources(here, name, parse_neurons(neurons, max(widths, default=0)))
+    if dry_run:
+        files = count_files(source)
+        output.show({"files": files} if as_json else [f"would write {files:,} files"], as_json)
+        return
+    done = write_site(source, site, output.progress())
+    report = {"folder": str(done.folder), "files": done.files, "bytes": done.bytes}
+    lines = [
+        f"wrote {done.files:,} files, {done.bytes / 1e6:,.1f} MB in {done.folder}",
+        f"look: python -m http.server --bind 127.0.0.1 --directory {done.folder}",
+    ]
     output.show(report if as_json else lines, as_json)
 
 

@@ -85,7 +85,7 @@ def _site_resource(site: SiteEntry) -> dict[str, Any]:
         "name": shown(site.name),
         "layer": site.layer,
         "unit": site.unit,
-        "width": int(manifest.get("width", site.neurons)),
+        "width": site.width,
         "neurons": site.neurons,
         "excerpts": _excerpts(site),
         "complete": bool(manifest.get("complete")),

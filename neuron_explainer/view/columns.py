@@ -1,6 +1,6 @@
 """What a site's table of neurons is sorted and filtered by: one number a neuron and column."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,13 @@ class Score:
     metric: str
 
 
-def neurons_of(site: SiteEntry) -> NDArray[np.int32]:
-    """The indices of the neurons that were collected, sorted (rows,)."""
+def neurons_of(site: SiteEntry, chosen: Sequence[int] | None = None) -> NDArray[np.int32]:
+    """The indices of the neurons that were collected, or of those `chosen`, sorted (rows,)."""
     for table in ("neurons", "records"):
         if site.folder.shards(table):
             held = site.folder.read_all(table, ["neuron"])["neuron"].to_numpy()
             found: NDArray[np.int32] = np.unique(held).astype(np.int32)
-            return found
+            return found if chosen is None else found[np.isin(found, chosen)]
     return np.array([], np.int32)
 
 

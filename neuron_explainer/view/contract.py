@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from neuron_explainer.errors import UserError
+from neuron_explainer.tokens import escape
 
 FORMAT = 1
 BLOCK = 16  # rows in a file of rows/: a table sorted by a score shows rows from all over
@@ -73,6 +75,12 @@ def key_of(*names: str) -> str:
 def shown(name: str) -> str:
     """The name of a file as text; bytes in it that are no UTF-8 become `\\x..`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@lru_cache(maxsize=1 << 17)
+def token_text(token: bytes) -> str:
+    """A token as text, with bytes that are no UTF-8 as `\\xNN` and backslashes doubled."""
+    return escape(token)
 
 
 def encode(resource: Resource) -> bytes:

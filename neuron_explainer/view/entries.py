@@ -122,6 +122,11 @@ class SiteEntry:
             return "latent"
         return "neuron" if name.endswith("hook_post") else "direction"
 
+    @property
+    def width(self) -> int:
+        """How many neurons the site has."""
+        return int(self.folder.manifest().get("width", self.neurons))
+
     @cached_property
     def neurons(self) -> int:
         """How many neurons were collected."""

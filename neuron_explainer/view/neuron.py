@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from neuron_explainer.errors import DataError
 from neuron_explainer.histogram import HISTOGRAM_EDGES
 from neuron_explainer.records import Effects, NeuronRecord, Statistics, TokenRows
-from neuron_explainer.tokens import escape
 from neuron_explainer.view.contract import (
     ACTIVATION_DIGITS,
     NEURONS_PER_FOLDER,
@@ -20,6 +19,7 @@ from neuron_explainer.view.contract import (
     number,
     reading,
     shown,
+    token_text,
 )
 from neuron_explainer.view.entries import SiteEntry
 from neuron_explainer.view.links import neuronpedia_url
@@ -100,7 +100,7 @@ def _effects(effects: Iterable[tuple[bytes, float]] | Effects | None) -> list[Re
     if effects is None:
         return None
     return [
-        {"token": escape(token), "effect": number(effect, ACTIVATION_DIGITS)}
+        {"token": token_text(token), "effect": number(effect, ACTIVATION_DIGITS)}
         for token, effect in effects
     ]
 
@@ -126,8 +126,8 @@ def _token_table(rows: TokenRows | None) -> list[Resource] | None:
     highest = np.argsort(-rows.activation, kind="stable")
     return [
         {
-            "previous": None if row.previous is None else escape(row.previous),
-            "token": None if row.token is None else escape(row.token),
+            "previous": None if row.previous is None else token_text(row.previous),
+            "token": None if row.token is None else token_text(row.token),
             "activation": number(row.activation, ACTIVATION_DIGITS),
             "count": row.count,
         }

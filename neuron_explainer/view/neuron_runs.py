@@ -9,8 +9,7 @@ import numpy as np
 from neuron_explainer.records import Explanation, NeuronRecord, TokenTable
 from neuron_explainer.runs import explanation_of
 from neuron_explainer.store import Folder
-from neuron_explainer.tokens import escape
-from neuron_explainer.view.contract import Resource, number, reading, shown
+from neuron_explainer.view.contract import Resource, number, reading, shown, token_text
 from neuron_explainer.view.entries import RunEntry, SimulatorEntry, SiteEntry
 from neuron_explainer.view.neuron_scores import intervals_of
 from neuron_explainer.view.rows import cut
@@ -82,7 +81,7 @@ def _table(explanation: Explanation | None) -> Resource:
     rows = [
         {
             "previous": _token(found.previous[place]),
-            "token": escape(found.tokens[place]),
+            "token": token_text(found.tokens[place]),
             "activation": number(found.activations[place]),
             "share": number(found.shares[place]),
         }
@@ -96,7 +95,7 @@ def _table(explanation: Explanation | None) -> Resource:
 
 
 def _token(token: bytes | None) -> str | None:
-    return None if token is None else escape(token)
+    return None if token is None else token_text(token)
 
 
 def _scores(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuron_explainer.firing import firing_threshold
 from neuron_explainer.records import NeuronRecord
@@ -35,14 +36,24 @@ def intervals_of(
     }
 
 
-def record_correlation(prediction: Prediction) -> float | None:
-    """Pearson's r over the tokens of one sequence; None where it is undefined."""
-    truth, predicted = prediction.pairs
-    if not len(truth):
-        return None
-    sums = correlation_sums(truth - truth.mean(), predicted - predicted.mean())
-    value = float(correlation_of(sums))
-    return value if np.isfinite(value) else None
+def record_correlations(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+    """Pearson's r over the tokens of each sequence (predictions,); NaN where it is undefined."""
+    if not predictions:
+        return np.array([])
+    pairs = [each.pairs for each in predictions]
+    truth, predicted = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    lengths = [len(pair[0]) for pair in pairs]
+    owner = np.repeat(np.arange(len(pairs)), lengths)
+
+    def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(owner, values, minlength=len(pairs))
+
+    counts = np.maximum(lengths, 1)
+    truth = truth - (sums(truth) / counts)[owner]
+    predicted = predicted - (sums(predicted) / counts)[owner]
+    products = (truth * truth, predicted * predicted, truth * predicted)
+    columns = (np.array(lengths, np.float64), sums(truth), sums(predicted), *map(sums, products))
+    return correlation_of(np.stack(columns, axis=-1))
 
 
 def _of_tokens(predictions: Sequence[Prediction]) -> Interval:

@@ -6,7 +6,7 @@ that a resource is read from was written anew.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,7 @@ class _Site:
     """A site as it was when its entry was read, with what is computed of it once."""
 
     entry: SiteEntry
+    chosen: Sequence[int] | None
     lock: threading.Lock = field(default_factory=threading.Lock)
     _neurons: NDArray[np.int32] | None = None
     _index: SearchIndex | None = None
@@ -54,7 +55,7 @@ class _Site:
         with self.lock:
             if self._neurons is None:
                 with reading(self.entry.folder.rebuild):
-                    self._neurons = neurons_of(self.entry)
+                    self._neurons = neurons_of(self.entry, self.chosen)
             return self._neurons
 
     @property
@@ -69,12 +70,19 @@ class _Site:
 class Resources:
     """What a workspace holds, or what belongs to the run `only`, resource by resource.
 
+    Of the neurons all that were collected are there, or those among `neurons`.
+
     Every method gives the bytes of a resource and raises Unavailable where it cannot be had. Many
     threads may ask at a time.
     """
 
-    def __init__(self, workspace: Workspace, only: str | None = None) -> None:
-        self._source, self._only = workspace, only
+    def __init__(
+        self,
+        workspace: Workspace,
+        only: str | None = None,
+        neurons: Sequence[int] | None = None,
+    ) -> None:
+        self._source, self._only, self._chosen = workspace, only, neurons
         self._lock = threading.Lock()
         self._catalog: Catalog | None = None
         self._sites: dict[str, _Site] = {}
@@ -89,7 +97,9 @@ class Resources:
                 for key, entry in self._catalog.sites.items():
                     old = before.get(key)
                     same = old is not None and old.entry.same_as(entry)
-                    self._sites[key] = old if old is not None and same else _Site(entry)
+                    self._sites[key] = (
+                        old if old is not None and same else _Site(entry, self._chosen)
+                    )
                 if any(site is not before.get(key) for key, site in self._sites.items()):
                     self._large.clear()
             return self._catalog
@@ -97,7 +107,11 @@ class Resources:
     def workspace(self, mode: str, live: dict[str, bool]) -> bytes:
         """workspace.json."""
         about = {"format": FORMAT, "mode": mode, "package_version": __version__, "live": live}
-        return encode(about | self.catalog(anew=True).resource())
+        listed = self.catalog(anew=True).resource()
+        if self._chosen is not None:
+            for key, site in listed["sites"].items():
+                site["neurons"] = len(self._site(key).neurons)
+        return encode(about | listed)
 
     def entry(self, site: str) -> SiteEntry:
         """The site of this key, as its files are now. Raises Unavailable where there is none."""

@@ -41,15 +41,17 @@ def build_index(site: SiteEntry, neurons: NDArray[np.int32]) -> SearchIndex:
 
 
 def index_of(texts: Iterator[tuple[int, str]], neurons: NDArray[np.int32]) -> SearchIndex:
-    """The index of `texts`, each of one of `neurons`, which are sorted."""
+    """The index of `texts`, each of one neuron, for `neurons`, which are sorted."""
     known: dict[str, int] = {}
     word, who = array("i"), array("i")
     for neuron, text in texts:
         for each in set(words_of(text)):
             word.append(known.setdefault(each, len(known)))
             who.append(neuron)
-    row = np.searchsorted(neurons, np.frombuffer(who, np.int32))
-    pairs = np.unique(np.frombuffer(word, np.int32).astype(np.int64) << 32 | row)
+    numbers, held = np.frombuffer(word, np.int32), np.frombuffer(who, np.int32)
+    listed = np.isin(held, neurons)
+    row = np.searchsorted(neurons, held[listed])
+    pairs = np.unique(numbers[listed].astype(np.int64) << 32 | row)
     buckets = buckets_for(len(neurons))
     return SearchIndex(_table(list(known), pairs, buckets), buckets)
 
@@ -59,7 +61,8 @@ def _table(words: list[str], pairs: NDArray[np.int64], buckets: int) -> pa.Table
     count = np.bincount(pairs >> 32, minlength=len(words))
     start = np.concatenate([[0], np.cumsum(count)])
     places = np.array([bucket_of(word, buckets) for word in words], np.int32)
-    order = sorted(range(len(words)), key=lambda number: (places[number], words[number]))
+    used = np.flatnonzero(count).tolist()
+    order = sorted(used, key=lambda number: (places[number], words[number]))
     kept = [number for number in order if count[number] <= MOST_ROWS]
     low = (pairs & 0xFFFFFFFF).astype(np.int32)
     values = [low[start[number] : start[number + 1]] for number in kept]

@@ -1,9 +1,11 @@
 """Folders as their manifests said they were: parsed once, however many shards are read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+import pyarrow as pa
 
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.store import Folder, Shard
@@ -36,6 +38,15 @@ class Snapshot(Folder):
         if name not in self._shards:
             self._shards[name] = super().shards(name)
         return self._shards[name]
+
+    def read_neurons(
+        self, name: str, neurons: Sequence[int], columns: list[str] | None = None
+    ) -> pa.Table | None:
+        """As in every folder; files without a row, as most of failures, are not opened."""
+        listed = self._seen["shards"]
+        if not any(listed[file].get("rows") for _, file in self.shards(name)):
+            return None
+        return super().read_neurons(name, neurons, columns)
 
     def written(self) -> tuple[int, int, int] | None:
         """What is another after the manifest was written anew; None where it is gone."""

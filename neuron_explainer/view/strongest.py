@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from neuron_explainer.record_set import Corpus, list_column
-from neuron_explainer.tokens import escape
+from neuron_explainer.view.contract import token_text
 from neuron_explainer.view.entries import SiteEntry
 
 MOST = 6  # tokens a neuron
@@ -42,7 +42,7 @@ def strongest_in(records: pa.Table, corpus: Corpus) -> dict[int, list[str]]:
     for who, what in zip(neuron[first].tolist(), token[first].tolist(), strict=True):
         listed = found.setdefault(who, [])
         if len(listed) < MOST:
-            listed.append(escape(names[what]))
+            listed.append(token_text(names[what]))
     return found
 
 

@@ -28,7 +28,7 @@ export function heat(options) {
   const shown = record.snippet ? windows(record, peak) : [[0, record.tokens.length]];
   const map = element(
     "div",
-    { class: `heat ${mode}`, role: "group", "aria-label": label(record, peak), dir: "auto", style: { "--rows": record.simulations.length } },
+    { class: `heat ${mode}`, role: "group", "aria-label": label(record, peak), dir: "auto", style: { "--heat-rows": record.simulations.length } },
     line(record, shown, { peak, predicted: mode === "overlaid" }),
     mode === "stacked" ? record.simulations.map((one, at) => predictions(record, one, at, shown)) : null,
   );
@@ -53,11 +53,11 @@ function line(record, shown, { peak, predicted }) {
   shown.forEach(([first, end], part) => {
     if (first > 0) nodes.push(gap(first - (part ? shown[part - 1][1] : 0)));
     for (let place = first; place < end; place++) {
-      const token = span(record.tokens[place], record.activations[place], record.scale);
+      const token = span(record.tokens[place], quiet.has(place) ? 0 : record.activations[place], record.scale);
       token.dataset.place = place;
       token.setAttribute("tabindex", place === peak ? "0" : "-1");
       if (quiet.has(place)) token.classList.add("unscored");
-      if (place === peak && record.activations[place] > 0) token.classList.add("peak");
+      if (place === peak && !quiet.has(place) && record.activations[place] > 0) token.classList.add("peak");
       if (record.pair) mark(token, record.pair, place);
       if (predicted && !quiet.has(place)) bar(token, record.simulations[0], place);
       nodes.push(token);
@@ -80,7 +80,7 @@ function predictions(record, { activations, scale }, at, shown) {
       return made;
     }),
   ]);
-  return element("span", { class: "line predicted", "aria-hidden": "true", style: { "--row": at + 1 } }, nodes);
+  return element("span", { class: "line predicted", "aria-hidden": "true", style: { "--heat-row": at + 1 } }, nodes);
 }
 
 function span(token, value, scale) {
@@ -96,22 +96,22 @@ function paint(made, level) {
   const size = Math.min(1, Math.abs(level));
   if (size < 0.02) return;
   made.classList.add(level > 0 ? "above" : "below");
-  made.style.setProperty("--level", size.toFixed(3));
-  made.style.setProperty("--thick", `${STEPS.filter((step) => size >= step).length}px`);
+  made.style.setProperty("--heat-level", size.toFixed(3));
+  made.style.setProperty("--heat-thick", `${STEPS.filter((step) => size >= step).length}px`);
 }
 
 function bar(token, { activations, scale }, place) {
   const value = activations[place];
   if (value === null || value === undefined) return token.classList.add("unforeseen");
   const level = Math.max(0, Math.min(1, value / scale));
-  token.style.setProperty("--bar", `${(6 * level).toFixed(1)}px`);
+  token.style.setProperty("--heat-bar", `${(6 * level).toFixed(1)}px`);
 }
 
 function mark(token, [query, key], place) {
   if (place === query) token.prepend(element("span", { class: "role" }, query === key ? "query, key" : "query"));
   else if (place === key) token.prepend(element("span", { class: "role" }, "key"));
-  if (place === query) token.classList.add("query");
-  if (place === key) token.classList.add("key");
+  if (place === query) token.classList.add("pair-query");
+  if (place === key) token.classList.add("pair-key");
 }
 
 function gap(tokens) {

@@ -8,7 +8,7 @@ import { short } from "./text.js";
 export function legend({ scale, mode = "true", simulator = null, simulationScale = 10, negative = false, pairs = false, undefinedOnes = false }) {
   return element(
     "div",
-    { class: "legend" },
+    { class: "heat-legend" },
     ramp("true", scale, "activation"),
     simulator ? ramp(mode, simulationScale, mode === "overlaid" ? `bar: ${simulator}` : `lower line: ${simulator}`) : null,
     key("peak", "abc", pairs ? "query" : "strongest"),
@@ -21,7 +21,7 @@ export function legend({ scale, mode = "true", simulator = null, simulationScale
 function ramp(mode, scale, meaning) {
   const kind = mode === "true" ? "above" : "above foreseen";
   const steps = [0.1, 0.3, 0.5, 0.75, 1].map((level) =>
-    element("span", { class: kind, style: { "--level": level, "--thick": `${level < 0.35 ? 1 : level < 0.7 ? 2 : 3}px` } }),
+    element("span", { class: kind, style: { "--heat-level": level, "--heat-thick": `${level < 0.35 ? 1 : level < 0.7 ? 2 : 3}px` } }),
   );
   return element("span", { class: "ramp" }, "0 ", element("span", { class: "steps", "aria-hidden": "true" }, steps), ` ${short(scale)} `, element("span", { class: "quiet" }, meaning));
 }

@@ -3,23 +3,23 @@
 import { element } from "./dom.js";
 import { readable } from "./text.js";
 
-const LONGEST = 240; // characters of one token that are drawn; the tooltip tells of the rest
+const LONGEST = 240; // characters of one token that are drawn
 // What cannot stand as it is: escaped bytes and backslashes of the contract, and invisible characters.
 const ODD = /\\\\|(?:\\x[0-9a-f]{2})+|[\r\n]+|[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]|\u00a0/gu;
 const PLAIN = /^[\p{L}\p{N}\p{P}\p{S}][\p{L}\p{M}\p{N}\p{P}\p{S} ]*$/u;
 
 // The nodes that show a token. Spaces at its ends are elements, so that they can be marked.
-export function tokenNodes(token) {
-  if (PLAIN.test(token) && !token.includes("\\") && !token.endsWith(" ") && token.length <= LONGEST) return [token];
-  const cut = token.length > LONGEST;
-  const text = cut ? token.slice(0, LONGEST) : token;
+export function tokenNodes(token, longest = LONGEST) {
+  if (PLAIN.test(token) && !token.includes("\\") && !token.endsWith(" ") && token.length <= longest) return [token];
+  const cut = token.length > longest;
+  const text = cut ? token.slice(0, longest) : token;
   const [, before, middle, after] = /^( *)(.*?)( *)$/su.exec(text);
   return [
     spaces(before),
     /^\p{M}/u.test(middle) ? "\u25cc" : null, // a mark without the character that it belongs to
     parts(middle),
     spaces(after),
-    cut ? written(`… ${token.length - LONGEST} more`) : null,
+    cut ? written(`… ${token.length - longest} more`) : null,
   ].flat().filter(Boolean);
 }
 

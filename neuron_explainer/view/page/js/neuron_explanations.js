@@ -92,7 +92,8 @@ function lookup({ table, otherwise }, unit) {
 
 // A token in a list or table, where its spaces are always marked.
 export function token(text) {
-  return element("bdi", { class: text.length > 18 ? "token" : "token short" }, text === "" ? element("span", { class: "quiet" }, "empty") : tokenNodes(text));
+  const short = text.length <= 11 && !/[\\\p{C}]/u.test(text); // need not break
+  return element("bdi", { class: short ? "token short" : "token" }, text === "" ? element("span", { class: "quiet" }, "empty") : tokenNodes(text, 80));
 }
 
 // A figure and its bar, as two cells.

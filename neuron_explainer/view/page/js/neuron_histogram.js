@@ -22,7 +22,7 @@ export function histogramOf({ edges, counts }, { logarithmic, what }) {
   }
   return drawing(
     "svg",
-    { class: "histogram", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": summary(edges, counts, what) },
+    { class: "activity", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": summary(edges, counts, what) },
     drawing("path", { class: "ground", d: `M0 ${HEIGHT - BOTTOM}H${ZERO}M${ZERO + 8} ${HEIGHT - BOTTOM}H${WIDTH}` }),
     bars,
     drawing("text", { x: ZERO / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "≤ 0"),

@@ -24,10 +24,10 @@ export async function draw(main, { state: asked, workspace, signal }) {
   const kept = document.activeElement?.dataset.keep;
   let neuron;
   try {
-    neuron = await get(neuronResource(...checked(asked, workspace)));
+    neuron = await fetched(asked, workspace);
   } catch (error) {
     if (!(error instanceof Unavailable) || signal.aborted) throw error;
-    return show(main, problem(named(error, asked, workspace)), wayOut(asked, workspace));
+    return show(main, problem(error), wayOut(asked, workspace));
   }
   if (signal.aborted) return;
   show(main, page(neuron, workspace));
@@ -36,17 +36,16 @@ export async function draw(main, { state: asked, workspace, signal }) {
   prefetch(neuron);
 }
 
-function checked({ site, neuron }, workspace) {
+async function fetched({ site, neuron }, workspace) {
   if (!siteAt(workspace, site)) throw new Unavailable(site ? `There is no site ${readable(site)} in this workspace.` : "The address names no site.", null, 404);
   if (!/^\d{1,9}$/.test(neuron ?? "")) throw new Unavailable(`“${readable(neuron ?? "")}” is no neuron: its number in the site is needed, such as 3.`, null, 404);
-  return [site, Number(neuron)];
-}
-
-// A file server has no words for what is not there.
-function named(error, { site, neuron }, workspace) {
-  if (error.status !== 404 || error.run || workspace.mode !== "static" || !siteAt(workspace, site)) return error;
-  const { name, neurons, width } = siteAt(workspace, site);
-  return new Unavailable(`${readable(name)} has no neuron ${readable(neuron ?? "")} here: ${neurons} of its ${width} were collected.`, null, 404);
+  try {
+    return await get(neuronResource(site, Number(neuron)));
+  } catch (error) {
+    if (error.status !== 404 || error.run || workspace.mode !== "static") throw error;
+    const { name, neurons, width } = siteAt(workspace, site); // a file server has no words for it
+    throw new Unavailable(`${readable(name)} has no neuron ${neuron} here: ${neurons} of its ${width} were collected.`, null, 404);
+  }
 }
 
 function wayOut({ site }, workspace) {
