@@ -44,7 +44,7 @@ class LayerPage {
     this.narrow = matchMedia(NARROW);
     this.runs = runsOf(workspace, site);
     this.view = readView(state, this.#context());
-    this.entries = [{ key: "neuron", name: site.unit }, ...columns.known.map((column) => ({ key: column.key, name: fullName(column, workspace) }))];
+    this.entries = [{ key: "neuron", name: site.unit }, ...ordered(columns, this.view.run).map((column) => ({ key: column.key, name: fullName(column, workspace) }))];
     this.rows = new Rows(site.key, columns.told, () => this.table.arrived(), signal);
     this.#parts();
     this.node = this.#layout();
@@ -236,7 +236,7 @@ class LayerPage {
       broken ? [`The search index cannot be read: ${readable(broken.message)}`] : null,
       ...[...this.columns.broken].map(([key, error]) => [`${key} cannot be read: ${readable(error.message)}`, error.run ? [". Run ", element("code", {}, readable(error.run))] : null]),
     ];
-    return said.filter(Boolean).map((what) => element("p", { class: "note" }, what));
+    return said.filter(Boolean).map((what) => element("p", { class: "notice" }, what));
   }
 
   // The URL follows at once where a link may lead away, else when the keys rest.
