@@ -4,6 +4,7 @@ A folder of pages is served as the viewer serves them: on loopback, under the po
 script, style or request but our own.
 """
 
+import asyncio
 import http.server
 import shutil
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -26,33 +28,51 @@ _SWITCHES = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium, where it is installed.
-
-    Not for the session: Playwright keeps an event loop running, beside which no stage could run.
-    """
+    """Chromium, where it is installed."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no chromium on the PATH: the pages are not looked at")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path, args=_SWITCHES.split())
-        yield started
+        with _outside_its_loop(started):
+            yield started
         started.close()
+
+
+@contextmanager
+def _outside_its_loop(browser: Browser) -> Iterator[None]:
+    """Playwright says that its loop runs in this thread, where other tests run loops of theirs."""
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(browser._loop)
+
+
+@contextmanager
+def opened(browser: Browser, **options: Any) -> Iterator[Page]:
+    """An empty page of a context with these options; what it complains about fails the test.
+
+    A test that expects something on the console takes it out of `page.complaints`.
+    """
+    usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+    asyncio._set_running_loop(browser._loop)
+    context = browser.new_context(**usual | options)
+    try:
+        page = context.new_page()
+        complaints = watch(page)
+        yield page
+    finally:
+        context.close()
+        asyncio._set_running_loop(None)
+    assert complaints == []
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """An empty page of 1280 x 900; errors, warnings and requests elsewhere fail the test.
-
-    A test that expects something on the console takes it out of `page.complaints`.
-    """
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-    opened = context.new_page()
-    complaints = watch(opened)
-    yield opened
-    context.close()
-    assert complaints == []
+    """An empty page of 1280 x 900; errors, warnings and requests elsewhere fail the test."""
+    with opened(browser) as made:
+        yield made
 
 
 def watch(page: Page) -> list[str]:
@@ -83,8 +103,8 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
-    def log_message(self, *said: object) -> None:
-        del said
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
 
 
 @contextmanager
@@ -103,6 +123,11 @@ def open_page(page: Page, base: str, /, **state: str | int) -> None:
     """Go to the page with this state in its URL, and wait until it is drawn."""
     page.goto(f"{base}?{urlencode(state)}" if state else base)
     drawn(page)
+
+
+def says(page: Page, selector: str = "main") -> str:
+    """The text that a reader sees there, its white space made single spaces."""
+    return " ".join(page.inner_text(selector).split())
 
 
 def drawn(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""What the viewer's tests share."""
+"""What tests of the viewer share."""
 
 from browser import browser, page
 

@@ -180,9 +180,9 @@ function caption({ maximum, split, sequence, pair }, scale) {
   const digits = scale >= 1000 ? 0 : scale >= 100 ? 1 : scale >= 1 ? 2 : 3; // one column of figures
   return [
     element("span", { class: "strong", title: "maximum" }, figure(maximum, digits)),
-    pair ? element("span", {}, `${pair[0] - pair[1]} back`) : null,
-    split ? element("span", { class: "tag", title: "split" }, split) : null,
+    element("span", split ? { class: "tag", title: "split" } : {}, split ?? ""),
     element("span", { class: "quiet", title: "sequence of the corpus" }, `#${sequence}`),
+    pair ? element("span", {}, `${pair[0] - pair[1]} back`) : null,
   ];
 }
 

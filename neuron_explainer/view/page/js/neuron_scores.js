@@ -52,7 +52,7 @@ function row(score, axis, chosen) {
     "tr",
     attributes,
     name,
-    element("td", { class: "plot" }, bar(shown, axis, metric)),
+    element("td", { class: "score-bar" }, bar(shown, axis, metric)),
     element("td", { class: "number" }, figure(shown.value, 2)),
     element("td", { class: "number quiet" }, shown.interval ? `${figure(shown.interval[0], 2)} … ${figure(shown.interval[1], 2)}` : "–"),
     element("td", { class: "number" }, beside ? (beside.value === null ? "undefined" : figure(beside.value, 2)) : ""),

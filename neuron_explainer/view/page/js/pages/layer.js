@@ -44,7 +44,7 @@ class LayerPage {
     this.narrow = matchMedia(NARROW);
     this.runs = runsOf(workspace, site);
     this.view = readView(state, this.#context());
-    this.entries = [{ key: "neuron", name: site.unit }, ...columns.known.map((column) => ({ key: column.key, name: fullName(column, workspace) }))];
+    this.entries = [{ key: "neuron", name: site.unit }, ...ordered(columns, this.view.run).map((column) => ({ key: column.key, name: fullName(column, workspace) }))];
     this.rows = new Rows(site.key, columns.told, () => this.table.arrived(), signal);
     this.#parts();
     this.node = this.#layout();
