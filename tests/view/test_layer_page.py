@@ -29,9 +29,7 @@ def open_layer(page: Page, base: str, **state: str) -> None:
 
 def listed(page: Page) -> list[int]:
     """The neurons of the rows in the document, in their order."""
-    return [
-        int(text) for text in page.locator(".table-row [data-column=neuron]").all_inner_texts()
-    ]
+    return [int(text) for text in page.locator(".table-row [data-column=neuron]").all_inner_texts()]
 
 
 def state(page: Page) -> dict[str, str]:
@@ -147,7 +145,9 @@ def test_columns_can_be_chosen_and_the_choice_is_in_the_url(page: Page, base: st
     open_layer(page, base)
     page.get_by_text("Columns and limits").click()
     page.get_by_label("strongest tokens", exact=True).uncheck()
-    settled(page, columns=f"neuron,explanation,{MAIN},{column_key('first', RANDOM)},density,maximum")
+    settled(
+        page, columns=f"neuron,explanation,{MAIN},{column_key('first', RANDOM)},density,maximum"
+    )
     expect(page.get_by_role("columnheader", name="strongest tokens")).to_have_count(0)
     page.get_by_label("correlation · top and random · token-lookup · second", exact=True).check()
     expect(page.get_by_role("columnheader", name="second")).to_have_count(1)
