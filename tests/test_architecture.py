@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *(
             "score.rows",
             "score.bootstrap",
-            "subjects.tokenizer",
+            *("subjects.tokenizer", "subjects.reading"),
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
             *("subjects.loading", "subjects.structure", "subjects.interventions"),
             "subjects.attention",
@@ -60,7 +60,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
     ),
-    ("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+    (
+        *("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+        "subject_loading",
+    ),
     # stages: what a command runs
     (
         "collect.*",
@@ -125,6 +128,7 @@ FREE = (
 STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "view")
 # a stage that reads what another offers
 READS = (("compare.*", "score.*"), ("publish.*", "score.summary"), ("view.*", "score.*"))
+READS += (("view.live_simulation", "simulate.marking"),)
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device

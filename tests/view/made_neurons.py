@@ -56,7 +56,7 @@ def explanation(run: str = "first", **changes: Any) -> Json:
     """What one run says."""
     made: Json = {
         "run": run, "explainer": "token-lookup", "model": None, "text": f"cats, says {run}",
-        "failure": None, "table": None, "otherwise": None, "scores": [scored()],
+        "failure": None, "table": None, "table_rows": None, "otherwise": None, "scores": [scored()],
     }  # fmt: skip
     return made | changes
 
@@ -69,7 +69,7 @@ def neuron(index: int = 0, **changes: Any) -> Json:
         "statistics": {"tokens": 10000, "density": 0.25, "maximum": 4.0, "mean": 0.5,
                        "variance": 1.0, "skewness": 2.0, "kurtosis": 9.0,
                        "quantile_boundaries": [0.5, 1.0, 2.0, 3.0]},
-        "histogram": {"edges": [0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0],
+        "histogram": {"edges": [0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0],
                       "counts": [7500, 900, 700, 500, 300, 80, 15, 5]},
         "explanations": [explanation()],
         "records": [
