@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from browser import open_page, says
+from browser import open_page, opened, says
 from live_asking import app_of
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from view_fixtures import serving
 
 from neuron_explainer.config import ModelSettings
