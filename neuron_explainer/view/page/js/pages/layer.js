@@ -234,9 +234,24 @@ class LayerPage {
       run && !run.main ? [`The run ${readable(run.name)} has no scores. Run `, element("code", {}, `neuron-explainer simulate ${readable(run.name)}`), " and then ", element("code", {}, `neuron-explainer score ${readable(run.name)}`)] : null,
       ...common.map((word) => `“${word}” stands in more than 20,000 ${units(this.site)} and narrows nothing.`),
       broken ? [`The search index cannot be read: ${readable(broken.message)}`] : null,
-      ...[...this.columns.broken].map(([key, error]) => [`${key} cannot be read: ${readable(error.message)}`, error.run ? [". Run ", element("code", {}, readable(error.run))] : null]),
+      ...this.#broken(),
     ];
     return said.filter(Boolean).map((what) => element("p", { class: "notice" }, what));
+  }
+
+  // One damaged file may hold several columns.
+  #broken() {
+    const byCause = new Map();
+    for (const [key, error] of this.columns.broken) {
+      const known = byCause.get(error.message) ?? { error, names: [] };
+      known.names.push(this.entries.find((entry) => entry.key === key)?.name ?? key);
+      byCause.set(error.message, known);
+    }
+    return [...byCause.values()].map(({ error, names }) => [
+      element("b", {}, names.join(", ")),
+      ` cannot be read: ${readable(error.message)}`,
+      error.run ? [". Run ", element("code", {}, readable(error.run))] : null,
+    ]);
   }
 
   // The URL follows at once where a link may lead away, else when the keys rest.
