@@ -30,7 +30,7 @@ _SWITCHES = (
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium, where it is installed."""
+    """Chromium, where it is installed. Contexts are made by `opened`."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no chromium on the PATH: the pages are not looked at")
@@ -56,15 +56,16 @@ def opened(browser: Browser, **options: Any) -> Iterator[Page]:
     A test that expects something on the console takes it out of `page.complaints`.
     """
     usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+    before = asyncio._get_running_loop()
     asyncio._set_running_loop(browser._loop)
-    context = browser.new_context(**usual | options)
     try:
+        context = browser.new_context(**usual | options)
         page = context.new_page()
         complaints = watch(page)
         yield page
-    finally:
         context.close()
-        asyncio._set_running_loop(None)
+    finally:
+        asyncio._set_running_loop(before)
     assert complaints == []
 
 
@@ -103,8 +104,8 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:
-        del format, args
+    def log_message(self, *said: object) -> None:
+        del said
 
 
 @contextmanager

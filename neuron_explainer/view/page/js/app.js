@@ -55,7 +55,7 @@ document.addEventListener("click", (event) => {
   const anchor = event.target.closest?.("a[href^='?']");
   if (!anchor || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  go(Object.fromEntries(new URL(anchor.href).searchParams));
+  go(Object.fromEntries(new URLSearchParams(anchor.getAttribute("href"))));
   document.getElementById("main").focus({ preventScroll: true });
 });
 // A page is drawn after "back", so only we know when it is long enough to scroll.

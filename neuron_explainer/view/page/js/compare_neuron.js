@@ -69,7 +69,7 @@ function texts(neuron, { a, b, chosen, all, more }) {
   const pairs = neuron.records
     .map((record) => ({ record, one: predicted(record, a, chosen.a), other: predicted(record, b, chosen.b) }))
     .filter(({ one, other }) => one || other);
-  if (!pairs.length) return element("p", { class: "note" }, "No text of it was simulated by either run.");
+  if (!pairs.length) return element("p", { class: "notice" }, "No text of it was simulated by either run.");
   const scale = scaleOf(neuron.records);
   const highest = Math.max(10, ...pairs.flatMap(({ one, other }) => [...(one?.activations ?? []), ...(other?.activations ?? [])]));
   const shown = all ? pairs : pairs.slice(0, FEW);

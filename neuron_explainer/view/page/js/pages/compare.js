@@ -23,7 +23,7 @@ export async function draw(main, { state, workspace, signal }) {
   const runs = readRuns(state, workspace);
   if (!runs) throw new Unavailable("Comparing needs two runs over the same neurons.", "neuron-explainer explain --run NAME", 404);
   const chooser = (rest) => show(main, element("h1", {}, "Compare two runs"), selects(state, workspace, runs, rest), rest.node);
-  if (!runs.sites.length) return chooser({ node: element("p", { class: "note" }, "These two runs have no site in common.") });
+  if (!runs.sites.length) return chooser({ node: element("p", { class: "notice" }, "These two runs have no site in common.") });
   const site = siteAt(workspace, runs.sites.includes(state.site) ? state.site : runs.sites[0]);
   const columns = await Columns.of(site.key, signal);
   const found = measures(columns, runs.a, runs.b);
@@ -39,7 +39,7 @@ export async function draw(main, { state, workspace, signal }) {
 function unscored({ a, b }) {
   const missing = [a, b].filter((run) => !run.main);
   const what = missing.length ? missing : [a, b];
-  return element("p", { class: "note" }, "They share no score on this site. Run ", what.map((run, place) => [place ? " and " : "", element("code", {}, `neuron-explainer simulate ${readable(run.name)}`), ", ", element("code", {}, `neuron-explainer score ${readable(run.name)}`)]));
+  return element("p", { class: "notice" }, "They share no score on this site. Run ", what.map((run, place) => [place ? " and " : "", element("code", {}, `neuron-explainer simulate ${readable(run.name)}`), ", ", element("code", {}, `neuron-explainer score ${readable(run.name)}`)]));
 }
 
 function selects(state, workspace, { a, b, sites }, { site, found = [], chosen }) {
@@ -48,8 +48,8 @@ function selects(state, workspace, { a, b, sites }, { site, found = [], chosen }
   return element(
     "div",
     { class: "selects" },
-    select("A", runs, a.key, (key) => to(key === b.key ? { a: b.key, b: a.key } : { a: key })),
-    select("B", runs, b.key, (key) => to(key === a.key ? { a: b.key, b: a.key } : { b: key })),
+    select("Run A", runs, a.key, (key) => to(key === b.key ? { a: b.key, b: a.key } : { a: key })),
+    select("Run B", runs, b.key, (key) => to(key === a.key ? { a: b.key, b: a.key } : { b: key })),
     element("button", { type: "button", onclick: () => to({ a: b.key, b: a.key }) }, "Swap"),
     site ? select("Site", sites.map((key) => ({ key, name: nameOf(siteAt(workspace, key)) })), site.key, (key) => to({ site: key })) : null,
     chosen ? select("Measure", found, chosen.key, (key) => to({ metric: key })) : null,
@@ -65,7 +65,7 @@ function select(label, options, value, changed) {
     "label",
     {},
     element("span", {}, label),
-    element("select", { onchange: (event) => changed(event.target.value) }, options.map(({ key, name }) => element("option", { value: key, selected: key === value }, name))),
+    element("select", { "aria-label": label, onchange: (event) => changed(event.target.value) }, options.map(({ key, name }) => element("option", { value: key, selected: key === value }, name))),
   );
 }
 
@@ -127,7 +127,7 @@ class ComparePage {
     return element(
       "div",
       { class: "compare" },
-      this.chosen.mixed ? element("p", { class: "note" }, "The two were scored by different simulators: what differs is not the explanations alone.") : null,
+      this.chosen.mixed ? element("p", { class: "notice" }, "The two were scored by different simulators: what differs is not the explanations alone.") : null,
       element(
         "div",
         { class: "versus" },
@@ -159,7 +159,7 @@ class ComparePage {
     this.#apply({ keep: false });
     const place = this.view.neuron === null ? this.table.first : this.columns.place(this.view.neuron);
     if (this.view.neuron !== null && place >= 0) this.table.show(place);
-    if (this.view.neuron !== null && place < 0) return void show(this.detail, element("p", { class: "note" }, `There is no ${units(this.site, 1)} ${this.view.neuron} here.`));
+    if (this.view.neuron !== null && place < 0) return void show(this.detail, element("p", { class: "notice" }, `There is no ${units(this.site, 1)} ${this.view.neuron} here.`));
     if (place !== undefined) return this.#fill(this.columns.neuron(place));
     return undefined;
   }

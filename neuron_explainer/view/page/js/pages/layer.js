@@ -236,7 +236,7 @@ class LayerPage {
       broken ? [`The search index cannot be read: ${readable(broken.message)}`] : null,
       ...[...this.columns.broken].map(([key, error]) => [`${key} cannot be read: ${readable(error.message)}`, error.run ? [". Run ", element("code", {}, readable(error.run))] : null]),
     ];
-    return said.filter(Boolean).map((what) => element("p", { class: "note" }, what));
+    return said.filter(Boolean).map((what) => element("p", { class: "notice" }, what));
   }
 
   // The URL follows at once where a link may lead away, else when the keys rest.
