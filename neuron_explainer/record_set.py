@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import pyarrow as pa
@@ -139,8 +140,8 @@ class RecordSet:
             sign = " --sign negative"
         layer = site.split(".")[1]
         of_layer = site == f"blocks.{layer}.mlp.hook_post"
-        where = (f"--layer {layer}" if of_layer else f"--site {site}") + sign
-        command = f"neuron-explainer collect --subject {self.subject} {where}"
+        where = (f"--layer {layer}" if of_layer else f"--site {quote(site)}") + sign
+        command = f"neuron-explainer collect --subject {quote(self.subject)} {where}"
         return Folder(self.data / self.subject / self.site, command)
 
     @cached_property

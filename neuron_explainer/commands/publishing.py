@@ -1,12 +1,17 @@
 """The command that makes a run a dataset, or pages for a file server: `publish`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neuron_explainer import workspace
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 from neuron_explainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from neuron_explainer.publish.settings import PublishSettings
+    from neuron_explainer.runs import Run
 
 
 def publish(
@@ -33,27 +38,41 @@ def publish(
 
     Example: neuron-explainer publish tiny-token-lookup --license cc-by-4.0
     """
-    if site is not None:
-        given = {"--to": to, "--hub": hub, "--public": public, "--name": dataset_name}
-        given |= {"--license": license_, "--corpus-license": corpus_license}
-        given |= {"--language": language, "--without": without, "--partial": partial}
-        _refuse([flag for flag, value in given.items() if value], "of a dataset: without --site")
-        _publish_site(name, site, neurons, dry_run, folder, as_json)
-        return
-    _refuse(["--neurons"] if neurons else [], "for --site DIR")
-    if name is None:
-        raise ConfigError("publish which run? Give its name, or --site DIR for the viewer's pages")
-    from neuron_explainer.publish import stage
     from neuron_explainer.publish.settings import PublishSettings
     from neuron_explainer.runs import Run
 
-    run = Run(workspace.find(folder), name)
+    of_dataset: dict[str, object] = {
+        **{"--to": to, "--hub": hub, "--public": public, "--name": dataset_name},
+        **{"--license": license_, "--corpus-license": corpus_license, "--language": language},
+        **{"--without": without, "--partial": partial},
+    }
+    if site is not None:
+        _refuse(of_dataset, "is of a dataset and has no meaning with --site")
+        _publish_site(name, site, neurons, dry_run, folder, as_json)
+        return
+    _refuse({"--neurons": neurons}, "is for --site DIR: a dataset has all neurons of its run")
+    if name is None:
+        raise ConfigError("publish which run? Give its name, or --site DIR for the viewer's pages")
+    if public and hub is None:
+        raise ConfigError("--public says who may see a dataset on the hub: give --hub USER/NAME")
     left_out = tuple(each for text in without or () for each in text.split(","))
     settings = PublishSettings(
         dataset_name, license_, corpus_license, tuple(language or ()), left_out, partial
     )
-    if public and hub is None:
-        raise ConfigError("--public says who may see a dataset on the hub: give --hub USER/NAME")
+    _publish_dataset(Run(workspace.find(folder), name), to, settings, hub, public, dry_run, as_json)
+
+
+def _publish_dataset(
+    run: "Run",
+    to: Path | None,
+    settings: "PublishSettings",
+    hub: str | None,
+    public: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from neuron_explainer.publish import stage
+
     if hub is not None:
         from neuron_explainer.publish.hub import check_repository, push
 
@@ -78,9 +97,10 @@ def publish(
     output.show(report if as_json else lines, as_json)
 
 
-def _refuse(flags: Sequence[str], why: str) -> None:
-    if flags:
-        raise ConfigError(f"{flags[0]} is {why}")
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    for flag, value in options.items():
+        if value:
+            raise ConfigError(f"{flag} {why}")
 
 
 def _publish_site(

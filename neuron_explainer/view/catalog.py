@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from neuron_explainer.errors import NeuronExplainerError
@@ -152,6 +153,12 @@ def _runs(
             subject = folder.config.get("subject")
             named = {file.rpartition("/")[0] for file in folder.manifest()["shards"]}
             sites = sorted(site for site in named if (subject, site) in known)
+            if len(sites) < len(named):
+                missing = sorted(named - set(sites))[0]
+                what = f"run {name} explains {subject}/{missing}, of which there are no records"
+                problems.append(
+                    Problem(shown(what), f"neuron-explainer collect --site {quote(missing)}")
+                )
             simulators = tuple(_simulators(run, root, problems))
             yield RunEntry(key_of(name), run, folder, tuple(sites), simulators)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from neuron_explainer.store import Folder
 from neuron_explainer.view.contract import (
     ACTIVATION_DIGITS,
     BLOCK,
@@ -43,12 +44,21 @@ class Score:
 
 def neurons_of(site: SiteEntry, chosen: Sequence[int] | None = None) -> NDArray[np.int32]:
     """The indices of the neurons that were collected, or of those `chosen`, sorted (rows,)."""
-    for table in ("neurons", "records"):
-        if site.folder.shards(table):
-            held = site.folder.read_all(table, ["neuron"])["neuron"].to_numpy()
-            found: NDArray[np.int32] = np.unique(held).astype(np.int32)
-            return found if chosen is None else found[np.isin(found, chosen)]
-    return np.array([], np.int32)
+    held = [
+        folder.read_all(table, ["neuron"])["neuron"].to_numpy()
+        for folder, table in _tables(site)
+        if folder.shards(table)
+    ]
+    found = np.unique(np.concatenate([np.array([], np.int32), *held])).astype(np.int32)
+    return found if chosen is None else found[np.isin(found, chosen)]
+
+
+def _tables(site: SiteEntry) -> list[tuple[Folder, str]]:
+    """What names the neurons of a site: what was imported may have one part and not another."""
+    if "format" not in site.folder.config:
+        return [(site.folder, "neurons")]
+    explained = [(run.folder, f"{site.name}/explanations") for run in site.runs]
+    return [(site.folder, "neurons"), (site.folder, "records"), *explained]
 
 
 def columns_resource(site: SiteEntry, neurons: NDArray[np.int32]) -> Resource:

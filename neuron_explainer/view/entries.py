@@ -129,10 +129,12 @@ class SiteEntry:
 
     @cached_property
     def neurons(self) -> int:
-        """How many neurons were collected."""
-        listed = self.folder.manifest()["shards"]
-        found = [listed[file].get("rows", 0) for _, file in self.folder.shards("neurons")]
-        return int(sum(found)) if found else int(self.folder.manifest().get("width", 0))
+        """How many neurons were collected, or, where an import does not say, were explained."""
+        found = _rows(self.folder, "neurons")
+        explained = max(
+            (_rows(run.folder, f"{self.name}/explanations") for run in self.runs), default=0
+        )
+        return found or explained or int(self.folder.manifest().get("width", 0))
 
     @property
     def current(self) -> bool:
@@ -162,6 +164,11 @@ class SiteEntry:
         for entry in self.runs:
             yield entry.folder
             yield from (each.folder for each in entry.simulators)
+
+
+def _rows(folder: Snapshot, table: str) -> int:
+    listed = folder.manifest()["shards"]
+    return sum(int(listed[file].get("rows", 0)) for _, file in folder.shards(table))
 
 
 def require_contained(root: Path, folder: Path) -> None:

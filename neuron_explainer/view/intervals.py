@@ -55,7 +55,7 @@ def accuracy_interval(fires: NDArray[np.bool_], said: Floats) -> list[float] | N
 
     def statistic(sums: Floats) -> Floats:
         active, found, silent, spared = np.moveaxis(sums, -1, 0)
-        return 0.5 * (found / active + spared / silent)
+        return np.asarray(0.5 * (found / active + spared / silent), np.float64)
 
     return _ends(interval(columns.astype(np.float64), statistic, _SEED, resamples=_RESAMPLES))
 

@@ -46,7 +46,7 @@ def record_correlations(predictions: Sequence[Prediction]) -> NDArray[np.float64
     owner = np.repeat(np.arange(len(pairs)), lengths)
 
     def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(owner, values, minlength=len(pairs))
+        return np.asarray(np.bincount(owner, values, minlength=len(pairs)), np.float64)
 
     counts = np.maximum(lengths, 1)
     truth = truth - (sums(truth) / counts)[owner]

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,24 +158,19 @@ class Resources:
     def paths(self, site: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Every resource of a site with what makes it; the index first, the neurons last."""
         found = self._site(site)
-        yield f"{site}/summary.json", lambda: self.summary(site)
-        yield f"{site}/columns.json", lambda: self.columns(site)
+        yield f"{site}/summary.json", partial(self.summary, site)
+        yield f"{site}/columns.json", partial(self.columns, site)
         for key in column_keys(found.entry):
-            yield f"{site}/columns/{key}.json", lambda key=key: self.column(site, key)
+            yield f"{site}/columns/{key}.json", partial(self.column, site, key)
         for block in range(-(-len(found.neurons) // BLOCK)):
             folder = block // BLOCKS_PER_FOLDER
-            yield (
-                f"{site}/rows/{folder}/{block}.json",
-                lambda folder=folder, block=block: self.rows(site, folder, block),
-            )
+            yield f"{site}/rows/{folder}/{block}.json", partial(self.rows, site, folder, block)
         for bucket in range(buckets_for(len(found.neurons))):
-            yield f"{site}/search/{bucket}.json", lambda bucket=bucket: self.search(site, bucket)
+            yield f"{site}/search/{bucket}.json", partial(self.search, site, bucket)
         for neuron in found.neurons.tolist():
             folder = neuron // NEURONS_PER_FOLDER
-            yield (
-                f"{site}/neurons/{folder}/{neuron}.json",
-                lambda folder=folder, neuron=neuron: self.neuron(site, folder, neuron),
-            )
+            path = f"{site}/neurons/{folder}/{neuron}.json"
+            yield path, partial(self.neuron, site, folder, neuron)
 
     def _site(self, key: str) -> _Site:
         self.catalog()

@@ -73,8 +73,8 @@ def listen(access: Access, port: int | None) -> Listening:
         raise ConfigError(f"cannot listen at {what}: {reason}; choose another") from error
 
 
-def serve(app: FastAPI, listening: Listening) -> None:
-    """Answer until the process is told to stop; what is being answered then gets a moment."""
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """What answers requests; it logs nothing but its own faults."""
     config = uvicorn.Config(
         app,
         log_level="error",
@@ -83,7 +83,12 @@ def serve(app: FastAPI, listening: Listening) -> None:
         proxy_headers=False,  # nobody may say on whose behalf they ask
         timeout_graceful_shutdown=_LAST_REQUESTS,
     )
-    uvicorn.Server(config).run(sockets=[listening.socket])
+    return uvicorn.Server(config)
+
+
+def serve(app: FastAPI, listening: Listening) -> None:
+    """Answer until the process is told to stop; what is being answered then gets a moment."""
+    server_of(app).run([listening.socket])
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -223,8 +223,8 @@ class MadeWorkspace:
             values = np.clip(rng.normal(mean, 0.2, count), -1, 1)
             undefined = rng.random(count) < 0.02
             columns[name] = pa.array(values, mask=undefined)
-            reasons = np.where(undefined, "truth is constant", None)
-            columns[f"{name}_undefined"] = pa.array(reasons.tolist(), pa.string())
+            reasons = ["truth is constant" if each else None for each in undefined.tolist()]
+            columns[f"{name}_undefined"] = pa.array(reasons, pa.string())
         return pa.table(columns)
 
     def _simulations(self, shard: Shard, mean: float) -> pa.Table:

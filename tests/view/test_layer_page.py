@@ -13,7 +13,8 @@ from playwright.sync_api import Page, expect
 pytestmark = pytest.mark.enable_socket
 
 MAIN = column_key("first", LEADING)
-BY_SCORE = sorted((index for index in range(ROWS) if index != UNSCORED), key=lambda index: -(score(index) or 0))  # fmt: skip
+SCORED = [index for index in range(ROWS) if index != UNSCORED]
+BY_SCORE = sorted(SCORED, key=lambda index: -(score(index) or 0))
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +220,8 @@ def test_arrows_and_pages_move_through_the_rows_and_enter_opens_one(page: Page, 
     assert table.get_attribute("aria-rowcount") == str(ROWS + 1)
     table.focus()
     current = page.locator("[aria-selected=true] [data-column=neuron]")
-    for key, expected in (("ArrowDown", 0), ("ArrowDown", 1), ("End", ROWS - 1), ("ArrowUp", ROWS - 2), ("Home", 0)):  # fmt: skip
+    ends = (("End", ROWS - 1), ("ArrowUp", ROWS - 2), ("Home", 0))
+    for key, expected in (("ArrowDown", 0), ("ArrowDown", 1), *ends):
         table.press(key)
         expect(current).to_have_text(str(expected))
     table.press("PageDown")
@@ -249,15 +251,21 @@ def test_back_from_a_neuron_that_was_clicked_comes_to_its_row(page: Page, base: 
 def test_a_link_says_all_that_is_shown(page: Page, base: str) -> None:
     open_layer(
         page, base, run="second", sort="-maximum", f="density:0.001,0.5;maximum:,30", q="number",
-        columns="neuron,maximum,density", h="maximum,maximum,density", x="neuron", y="maximum", panel="open", at="2",
+        columns="neuron,maximum,density", h="maximum,maximum,density", x="neuron", y="maximum",
+        panel="open", at="2",
     )  # fmt: skip
-    density = layer().statistics["density"]
-    kept = [index for index in range(ROWS) if 0.001 <= (density[index] or 0) <= 0.5 and 1 + (index * 3) % ROWS <= 30]  # fmt: skip
-    kept = [index for index in kept if index != HOSTILE]
-    assert count(page) == f"{len(kept)} of {ROWS} neurons"
+    density, maximum = (layer().statistics[key] for key in ("density", "maximum"))
+    kept = [
+        index
+        for index in range(ROWS)
+        if 0.001 <= (density[index] or 0) <= 0.5 and (maximum[index] or 0) <= 30
+    ]
+    assert count(page) == f"{len([at for at in kept if at != HOSTILE])} of {ROWS} neurons"
     expect(page.locator(".columns")).to_have_attribute("open", "")
-    assert [node.input_value() for node in page.locator(".plots select").all()] == ["maximum", "maximum", "density", "maximum", "neuron"]  # fmt: skip
-    assert page.locator(".table-heads").inner_text().split() == ["neuron", "density", "maximum▼"]  # fmt: skip
+    plotted = [node.input_value() for node in page.locator(".plots select").all()]
+    assert plotted == ["maximum", "maximum", "density", "maximum", "neuron"]
+    heads = page.locator(".table-heads").inner_text().split()
+    assert heads == ["neuron", "density", "maximum▼"]
 
 
 @pytest.mark.parametrize(

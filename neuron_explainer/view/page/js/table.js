@@ -190,7 +190,8 @@ export class Table {
   }
 
   #reveal(position, middle) {
-    const { row, high, factor, top } = this.#view();
+    const { row, tall, high, factor, top } = this.#view();
+    this.body.style.setProperty("height", `${tall}px`); // else there is nowhere to scroll to yet
     const y = position * row;
     let to = top;
     if (middle) to = Math.max(0, y - high / 2);

@@ -147,7 +147,7 @@ function layerEntry(site, run, line) {
 }
 
 function runTable(workspace, runs) {
-  const heads = ["Run", "Explainer", "Language model", "Simulators", "Sites", "State", "Failures", ""];
+  const heads = ["Run", "Explainer", "Language model", "Simulators", "Sites", "State", "Failures", "Beside another"];
   return element(
     "div",
     { class: "wide", tabindex: "0", role: "region", "aria-label": "Runs" },
