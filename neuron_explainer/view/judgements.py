@@ -166,7 +166,10 @@ def _judgements(path: Path, first: str, second: str) -> dict[tuple[str, int], Ju
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"it has more than {_LARGEST >> 20} MB")
         text = path.read_bytes().decode("utf-8", "surrogateescape")
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if missing := set(_COLUMNS) - set(reader.fieldnames or ()):
+            raise ValueError(f"it has no column '{min(missing)}'")
+        rows = list(reader)
         halves: dict[tuple[str, int], dict[str, tuple[str, float]]] = {}
         for row in rows:
             unit = (row["site"], int(row["neuron"]))

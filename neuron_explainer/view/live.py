@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -87,12 +88,12 @@ class Live:
         async with self._reading.turn(emit):
             if not self._subjects.holds(records):
                 emit({"loading": records.subject})
-            subject = self._subjects.subject(records)
+            subject = await self.worker.computed(lambda: self._subjects.subject(records))
             async with _at_most(self._settings.reading_seconds, "type less text"):
                 for place, window in enumerate(windows(records, subject, text)):
                     if query is None or place == query[0]:
-                        emit(_read(subject, records, neuron, window, query))
-                    await asyncio.sleep(0)  # here it stops when the page has gone
+                        read = partial(_read, subject, records, neuron, window, query)
+                        emit(await self.worker.computed(read))  # it stops here when the page goes
 
     async def forecast(self, asked: Hypothesis) -> Line:
         """What simulating `asked` would cost; nothing is sent. Raises UserError."""

@@ -1,14 +1,15 @@
 """Where live work runs: a thread with an event loop of its own, and turns at what it shares.
 
-The server's own loop only passes lines on, so that pages are served while a model computes. What
-is cancelled stops at its next `await`; a forward pass that has begun is finished first, because
-nothing else may use the model meanwhile.
+The server's own loop only passes lines on, so that pages are served whatever is computed. Forward
+passes have a thread to themselves; one that has begun is finished even if nobody waits for it any
+more, and nothing else uses the model meanwhile.
 """
 
 import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ class Worker:
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._passes = ThreadPoolExecutor(1, "passes")
 
     async def done(self, work: Coroutine[Any, Any, Result]) -> Result:
         """What `work` returns or raises; cancelling the caller cancels it."""
@@ -54,8 +56,18 @@ class Worker:
         finally:
             future.cancel()
 
+    async def computed(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, in the thread of forward passes; for coroutines of this worker."""
+        begun = asyncio.get_running_loop().run_in_executor(self._passes, work)
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            await asyncio.wait([begun])
+            raise
+
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
         """Cancel all work, run `last`, and end the thread. Blocks until then."""
+        self._passes.shutdown(wait=False, cancel_futures=True)
         with self._starting:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None

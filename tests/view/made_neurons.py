@@ -93,7 +93,7 @@ def head(**changes: Any) -> Json:
     """An attention head with one pair, judged by a simulator of sequences."""
     place = 7
     activations = [3.0 if at == place else 0.0 for at in range(len(TOKENS))]
-    pair = {"pair": [place, 2], "maximum": 3.0, "activations": activations}
+    pair: Json = {"pair": [place, 2], "maximum": 3.0, "activations": activations}
     verdict = simulated(simulator="pair-lookup", activations=[7.5] * 10, correlation=None)
     scores = scored("pair-lookup", predicts="sequences", values={
         "auroc_top_and_random": figure(0.9, [0.7, 1.0]),

@@ -7,7 +7,18 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 from browser import drawn, open_page, serving_files
-from made_neurons import HEADS, SITE, explanation, figure, head, neuron, record, scored, simulated
+from made_neurons import (
+    HEADS,
+    SITE,
+    Json,
+    explanation,
+    figure,
+    head,
+    neuron,
+    record,
+    scored,
+    simulated,
+)
 from made_neurons import site as made_site
 from playwright.sync_api import Page, expect
 
@@ -27,7 +38,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def _neurons() -> list[dict[str, object]]:
+def _neurons() -> list[Json]:
     nulls = [
         scored("shuffled", null=True),
         scored("constant", null=True, values={
