@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from threading import Lock
 
@@ -81,7 +82,10 @@ def _opened(path: str, _modified: int, digest: str) -> pq.ParquetFile | None:
     """
     if sha256_of(Path(path)) != digest:
         return None
-    return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+    with Path(path).open("rb") as file:  # by Python: pyarrow takes no path that is not UTF-8
+        mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
+    source = pa.BufferReader(pa.py_buffer(mapped))
+    return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def _may_hold(group: pq.RowGroupMetaData, neurons: Sequence[int]) -> bool:

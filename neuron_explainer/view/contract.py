@@ -40,9 +40,9 @@ class Unavailable(Exception):
     """
 
     def __init__(self, status: int, message: str, run: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(shown(message))
         self.status = status
-        self.run = run
+        self.run = None if run is None else shown(run)
 
     def body(self) -> bytes:
         """What is replied in place of the resource."""

@@ -112,7 +112,13 @@ class Guard:
         if refused is not None:
             await refused(scope, receive, headed)
             return
-        await self.app(scope, _bounded(receive), headed)
+        if scope["method"] == "POST":
+            body = await _body(receive)
+            if body is None:
+                await _TOO_LARGE(scope, receive, headed)
+                return
+            receive = _again(body, receive)
+        await self.app(scope, receive, headed)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -171,24 +177,35 @@ def _wrong_body(headers: Mapping[str, str]) -> Response | None:
         return _refused(415, "the body must be application/json")
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > LARGEST_BODY:
-        return _refused(413, f"the body must not exceed {LARGEST_BODY:,} bytes")
+        return _TOO_LARGE
     return None
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Messages up to a body's limit, whatever its headers said; then as if the sender had gone."""
-    taken = 0
-
-    async def limited() -> Message:
-        nonlocal taken
+async def _body(receive: Receive) -> bytes | None:
+    """A whole body, whatever length its headers named; None for one that is too large."""
+    parts, size = [], 0
+    while True:
         message = await receive()
-        if message["type"] == "http.request":
-            taken += len(message.get("body", b""))
-            if taken > LARGEST_BODY:
-                return {"type": "http.disconnect"}
-        return message
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > LARGEST_BODY:
+            return None
+        if not message.get("more_body", False):
+            return b"".join(parts)
 
-    return limited
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """What gives a body that was taken already, then what comes after it."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
 
 
 def _with_headers(path: str, send: Send) -> Send:
@@ -213,3 +230,6 @@ def _with_headers(path: str, send: Send) -> Send:
 
 def _refused(status: int, why: str) -> Response:
     return Response(encode({"error": why, "run": None}), status, media_type="application/json")
+
+
+_TOO_LARGE = _refused(413, f"the body must not exceed {LARGEST_BODY:,} bytes")

@@ -204,7 +204,7 @@ def test_a_summary_is_that_of_score(resources: Resources, small_workspace: Works
         assert sum(line["histogram"]["counts"]) == figure.defined
         assert line["reasons"] == dict(figure.reasons)
         seen += 1
-    assert seen == 3
+    assert seen == len(wanted) >= 3
 
 
 def test_neurons_that_are_no_range_are_named(many: Resources, made: MadeWorkspace) -> None:
@@ -292,11 +292,13 @@ def test_what_is_imported_is_shown_with_what_it_has(
 
     export_run(small_workspace.root, RUN, "token-lookup", tmp_path / "out", False)
     here = workspace.init(tmp_path / "imported")
-    import_explanations(tmp_path / "out" / TINY / "explanations", here.root, "theirs")
+    exported = next(path for path in (tmp_path / "out").rglob("explanations") if path.is_dir())
+    import_explanations(exported, here.root, "theirs")
     resources = Resources(here)
-    (site,) = resources.catalog().sites
+    site = next(iter(resources.catalog().sites))
+    neuron = orjson.loads(resources.rows(site, 0, 0))["rows"][0]["neuron"]
     found = every(resources, site)
-    page = found[f"{site}/neurons/0/5.json"]
+    page = found[f"{site}/neurons/0/{neuron}.json"]
     assert page["statistics"] is None
     assert page["explanations"][0]["scores"][0]["simulator"] == "imported"
     assert page["explanations"][0]["scores"][0]["values"] == {}
