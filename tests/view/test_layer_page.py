@@ -97,6 +97,23 @@ def test_a_click_on_a_head_sorts_and_a_second_one_turns_the_order(page: Page, ba
     assert listed(page)[:5] == BY_SCORE[:5]
 
 
+def test_focus_stays_where_the_keyboard_put_it(page: Page, base: str) -> None:
+    open_layer(page, base)
+    head = page.locator(f"[data-sort='{MAIN}']")
+    head.press("Enter")
+    expect(page.locator("[aria-sort=descending]")).to_have_count(1)
+    expect(head).to_be_focused()
+    chooser = page.get_by_label("Histogram 2")
+    chooser.focus()
+    chooser.select_option("maximum")
+    settled(page, h=f"{MAIN},maximum,maximum")
+    expect(page.get_by_role("slider", name="Lowest maximum")).to_have_count(2)
+    expect(chooser).to_be_focused()
+    page.get_by_role("slider", name="Lowest maximum").first.press("Shift+ArrowRight")
+    page.get_by_role("button", name="Clear filters").press("Enter")
+    expect(page.get_by_role("grid")).to_be_focused()
+
+
 def test_limits_of_a_column_leave_rows_within_them_and_no_undefined_ones(
     page: Page, base: str
 ) -> None:
