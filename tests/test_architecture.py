@@ -127,8 +127,12 @@ FREE = (
 )
 STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "view")
 # a stage that reads what another offers
-READS = (("compare.*", "score.*"), ("publish.*", "score.summary"), ("view.*", "score.*"))
-READS += (("view.live_simulation", "simulate.marking"),)
+READS = (
+    ("compare.*", "score.*"),
+    ("publish.*", "score.summary"),
+    ("view.*", "score.*"),
+    ("view.live_simulation", "simulate.marking"),
+)
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device
