@@ -1,11 +1,9 @@
 """Typed text: the same activations as collect, one request at a time, and none left behind."""
 
 import asyncio
-import gzip
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import planted_head
 import pytest
 import torch
 import transformers
+from example_corpus import first_documents
 from fastapi import FastAPI
 from live_asking import Asked, Held, app_of, ask, soon
 from safetensors.torch import load_file, save_file
@@ -272,8 +271,7 @@ def _collected(
     """A workspace with one site of `subject`, which is known as `planted`, and its server."""
     here = workspace.init(folder / "workspace")
     corpus = folder / "some.jsonl"
-    with gzip.open(tiny / "corpus.jsonl.gz", "rb") as documents:
-        corpus.write_bytes(b"".join(islice(documents, 40)))
+    corpus.write_bytes(first_documents(tiny, 40))
     settings = CollectSettings(str(corpus), sites=(site,), excerpt_tokens=12, minimum_tokens=4)
     collect(here.data, SubjectSettings("planted"), settings, subject=subject)
     made, live = app_of(here, LiveSettings(SubjectSettings("planted"), load=lambda _: subject))
