@@ -30,6 +30,8 @@ SIZES: dict[str, ViewportSize] = {
     "wide": {"width": 1440, "height": 900},
     "narrow": {"width": 390, "height": 844},
 }
+RUNS = {"a": "tiny-token-lookup", "b": "tiny-token-lookup-all"}
+TEXT = "Why did you leave Hartcombe? She asked what I had seen there. Why, and how did you go?"
 LARGEST = 250_000  # bytes of a picture that Git keeps
 _SWITCHES = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
 _PATIENCE = 60.0  # seconds until the viewer answers
@@ -42,7 +44,6 @@ class Picture:
     name: str
     state: dict[str, str] = field(default_factory=dict)
     scroll_to: str | None = None  # a selector
-    press: str | None = None  # a button's name, and what it starts is waited for
     shown: bool = False
 
 
@@ -58,8 +59,8 @@ PICTURES = (
     Picture("latent", {"page": "neuron", "site": LATENTS, "neuron": "125"}, shown=True),
     Picture("head", {"page": "neuron", "site": HEADS, "neuron": "1"}),
     Picture("compare", {"page": "compare", "site": SITE}),
-    Picture("try", {"page": "try", "site": SITE, "neuron": "3"}, press="Run"),
-    Picture("judge", {"page": "judge", "site": SITE}),
+    Picture("try", {"page": "try", "site": LATENTS, "neuron": "125", "text": TEXT}),
+    Picture("judge", {"page": "judge", "site": SITE} | RUNS | {"n": "30", "seed": "0"}),
 )
 
 
@@ -96,13 +97,8 @@ def _take(browser: Browser, url: str, picture: Picture, folder: Path) -> None:
 def _open(page: Page, url: str, picture: Picture) -> None:
     page.goto(f"{url}?{urlencode(_resolved(page, url, picture.state))}")
     page.wait_for_selector("main:not([aria-busy])", state="attached")
-    if picture.press:
-        button = page.get_by_role("button", name=picture.press).first
-        if button.count() and button.is_enabled():
-            button.click()
-            page.wait_for_load_state("networkidle")
+    page.wait_for_load_state("networkidle")
     if picture.scroll_to:
-        page.locator(picture.scroll_to).scroll_into_view_if_needed()
         page.evaluate("where => document.querySelector(where).scrollIntoView()", picture.scroll_to)
     page.wait_for_load_state("networkidle")
 

@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("store", "parquet", "schemas", "splits", "activations", "tokens", "token_gain"),
         *("histogram", "firing", "head_pairs"),
         *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
+        *("few_shot_heads", "pair_text"),
         *("conversation",),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
     ),
@@ -59,6 +60,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("score.classification", "score.sequences", "score.population", "score.degraded"),
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
+        *("simulate.pair_detection", "simulate.pair_distance"),
     ),
     (
         *("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
@@ -96,6 +98,8 @@ FREE = (
     ("*.base", "head_pairs"),
     ("few_shot", "activations"),
     ("few_shot", "workspace"),
+    ("few_shot_heads", "workspace"),
+    ("pair_text", "token_text"),
     ("explain.asking", "explain.replies"),
     ("simulate.echo", "simulate.readings"),
     ("simulate.verdicts", "simulate.*"),
@@ -127,8 +131,12 @@ FREE = (
 )
 STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "view")
 # a stage that reads what another offers
-READS = (("compare.*", "score.*"), ("publish.*", "score.summary"), ("view.*", "score.*"))
-READS += (("view.live_simulation", "simulate.marking"),)
+READS = (
+    ("compare.*", "score.*"),
+    ("publish.*", "score.summary"),
+    ("view.*", "score.*"),
+    ("view.live_simulation", "simulate.marking"),
+)
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device

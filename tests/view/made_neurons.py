@@ -12,6 +12,10 @@ PAGE = Path(neuron_explainer.__file__).parent / "view" / "page"
 SITE, HEADS = "blocks.0.mlp.hook_post", "blocks.0.attn.hook_pattern"
 Json = dict[str, Any]
 
+FIRST, MIDDLE, LAST = 0, 1, 5
+UNEXPLAINED, UNSIMULATED, FAILED, LONG = 10, 11, 12, 13
+LONG_TEXT = "many words " * 10_000
+
 TOKENS = ["<|endoftext|>", "The", " cat", " sat", ".", "\n", " It", " slept", " well", "."]
 TRUE = [9.0, 0.0, 4.0, 1.0, -2.0, 0.0, 0.2, 2.0, 0.0, 0.5]
 PREDICTED = [None, 0.0, 10.0, None, 0.0, 0.0, 1.0, 4.0, 0.0, 0.0]
@@ -106,6 +110,35 @@ def head(**changes: Any) -> Json:
         records=[record(simulations=[verdict], **pair), record(kind="random", **pair)],
     )  # fmt: skip
     return made | changes
+
+
+def every_condition() -> dict[tuple[str, int], Json]:
+    """Neurons with neighbours, nulls and failures, and without this or that; a head."""
+    nulls = [
+        scored("shuffled", null=True),
+        scored("constant", null=True, values={
+            "correlation_top_and_random": figure(None, reason="constant prediction")
+        }),
+        scored("all-at-once", values={}, failure={"cause": "timeout", "message": "no reply"}),
+    ]  # fmt: skip
+    failure = {"stage": "explain", "cause": "never-active", "message": "no activation above 0"}
+    row = {"previous": None, "activation": 9.0, "share": 0.1}
+    rows = [row | {"token": f" t{at}"} for at in range(4)]
+    table = explanation(scores=[scored(), *nulls], table=rows, otherwise=0.25)
+    both = [simulated(), simulated(simulator="shuffled", correlation=None, activations=[5.0] * 10)]
+    middle = neuron(MIDDLE, previous=FIRST, next=LAST, explanations=[table, explanation("second")])
+    middle["records"][0]["simulations"] = both
+    made = [
+        neuron(FIRST, next=MIDDLE),
+        middle,
+        neuron(LAST, previous=MIDDLE),
+        neuron(UNEXPLAINED, explanations=[], records=[record()], histogram=None, statistics=None,
+               promoted=None, suppressed=None, token_table=None, nearest=None),
+        neuron(UNSIMULATED, explanations=[explanation(scores=[])], records=[record()]),
+        neuron(FAILED, explanations=[explanation(text=None, scores=[], failure=failure)]),
+        neuron(LONG, explanations=[explanation(text=LONG_TEXT)]),
+    ]  # fmt: skip
+    return {(SITE, one["neuron"]): one for one in made} | {(HEADS, 0): head()}
 
 
 def site(folder: Path, neurons: Mapping[tuple[str, int], Json]) -> Path:

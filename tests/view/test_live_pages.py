@@ -23,6 +23,8 @@ pytestmark = pytest.mark.enable_socket
 
 KEY = key_of("tiny", "blocks.0.mlp.hook_post")
 A, B = "tiny-token-lookup", "tiny-token-lookup-all"
+STATES = [{"page": "try"}, {"page": "judge"}, {"page": "judge", "a": A, "b": B, "site": KEY}]
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 NUMBERS = {"activations": [{"index": at, "activation": at + 1} for at in range(5)]}
 
 
@@ -153,14 +155,28 @@ def test_what_is_missing_is_said(page: Page, base: str) -> None:
     assert "is no neuron" in says(page)
 
 
-@pytest.mark.parametrize(
-    "state", [{"page": "try"}, {"page": "judge"}, {"page": "judge", "a": A, "b": B, "site": KEY}]
-)
+@pytest.mark.parametrize("state", STATES)
 def test_it_fits_a_small_phone(page: Page, base: str, state: dict[str, str]) -> None:
     page.set_viewport_size({"width": 360, "height": 640})
     open_page(page, base, **state, text="one two three")
     page.wait_for_load_state("networkidle")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_rule_of_wcag_a_and_aa_is_broken(browser: Browser, base: str, scheme: str) -> None:
+    axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+    for state in STATES:
+        with opened(browser, color_scheme=scheme) as page:
+            open_page(page, base, **state, text="one + two")
+            page.wait_for_load_state("networkidle")
+            page.evaluate(axe)
+            found = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
+        assert found["passes"]
+        broken = {
+            each["id"]: [one["html"] for one in each["nodes"]] for each in found["violations"]
+        }
+        assert broken == {}, state
 
 
 def test_files_say_that_a_server_is_needed(page: Page, static_site: Path) -> None:

@@ -26,7 +26,7 @@ def test_what_is_written_is_read_back_in_single_precision(
     assert left_out == 0
     assert (again.previous, again.tokens) == (previous, tokens)
     assert np.float32(again.otherwise) == np.float32(otherwise)
-    assert np.array_equal(np.float32(again.activations), np.float32(table.activations))
+    assert np.array_equal(np.array(again.activations, "f4"), np.array(table.activations, "f4"))
 
 
 def test_people_may_write_it_in_several_ways() -> None:

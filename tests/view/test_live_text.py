@@ -317,7 +317,7 @@ def test_an_expert_is_silent_where_it_was_not_chosen(tiny: Path, tmp_path: Path)
         max_position_embeddings=32,
     )
     torch.manual_seed(0)
-    model = transformers.MixtralForCausalLM(config).eval()
+    model = transformers.MixtralForCausalLM(config)
     subject = HuggingFaceSubject(model, _tokenizer(tiny))
     site = "blocks.0.mlp.experts.1.hook_post"
     made, live, records = _collected(tmp_path, tiny, subject, site)
