@@ -1,4 +1,7 @@
-"""The model that settings name, its autoencoders with it, and what tells one model from another."""
+"""The model that settings name, its autoencoders with it, and what tells one model from another.
+
+Nothing here loads torch before a model or an autoencoder is looked at.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,7 +11,6 @@ from pathlib import Path
 from neuron_explainer.config import SubjectSettings
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects.base import Subject
-from neuron_explainer.subjects.sparse_formats import files_of, site_of
 
 
 def load_subject(settings: SubjectSettings) -> Subject:
@@ -33,6 +35,10 @@ def with_sites(settings: SubjectSettings) -> SubjectSettings:
 
     Raises SubjectError when neither names one, or they differ.
     """
+    if not settings.sae:
+        return settings
+    from neuron_explainer.subjects.sparse_formats import site_of
+
     saes = (replace(sae, site=site_of(sae.path, sae.site)) for sae in settings.sae)
     return replace(settings, sae=tuple(saes))
 
@@ -47,6 +53,10 @@ def fingerprint(source: str) -> str:
 
 def autoencoders(settings: SubjectSettings) -> list[dict[str, str | None]]:
     """Where each autoencoder reads, and the SHA-256 of its files."""
+    if not settings.sae:
+        return []
+    from neuron_explainer.subjects.sparse_formats import files_of
+
     return [{"site": sae.site, "weights": _digest(files_of(sae.path))} for sae in settings.sae]
 
 

@@ -6,7 +6,6 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from neuron_explainer.errors import UserError
 from neuron_explainer.view.catalog import Catalog
@@ -93,6 +92,8 @@ def _against_scores(pair: Pair, judged: Sequence[Judgement]) -> Line | None:
 
 def _rank_correlation(difference: NDArray[np.float64], preference: NDArray[np.float64]) -> Line:
     """Spearman's, ties sharing their rank."""
+    from scipy import stats
+
     if len(difference) < 3:
         return {"correlation": None, "undefined": "fewer than three neurons"}
     if np.ptp(difference) == 0 or np.ptp(preference) == 0:

@@ -38,7 +38,7 @@ class Subjects:
     ) -> None:
         """Raises SubjectError where an autoencoder's site is not known."""
         self._named = with_sites(named) if named.model else None
-        self._example = with_sites(load(workspaces.example_file()).subject)
+        self._example = load(workspaces.example_file()).subject  # which names its sites
         self._load = loading
         self._plain: dict[SubjectSettings, Subject] = {}
         self._encoded: dict[SubjectSettings, Subject] = {}

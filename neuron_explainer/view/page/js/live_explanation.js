@@ -12,7 +12,9 @@ import { runName } from "./sites.js";
 import { count, figure, readable, short } from "./text.js";
 
 const PAUSE = 400; // milliseconds after the last key
-const NOTATION = 'One row a line: "token" and its activation from 0 to 10; "previous" "token" for a token after another; otherwise for all others. \\n, \\t, \\xNN and \\\\ are written so.';
+const WRITTEN = "; otherwise for all others. \\n, \\t, \\xNN and \\\\ are written so.";
+const NOTATION = `One row a line: "token" and its activation from 0 to 10; "previous" "token" for a token after another${WRITTEN}`;
+const PAIRS = `One row a line: "key" "query" and the activation from 0 to 10; "query" alone for any key${WRITTEN}`;
 
 export function explanationSection(page) {
   const { live, site, asked, about } = page;
@@ -72,7 +74,7 @@ function section(form) {
 function turnTo(form, simulator) {
   form.simulator = simulator;
   form.input.classList.toggle("mono", !simulator.needs_llm);
-  show(form.help, simulator.needs_llm ? "One or two sentences on what it fires on." : NOTATION);
+  show(form.help, simulator.needs_llm ? "One or two sentences on what it fires on." : form.site.unit === "head" ? PAIRS : NOTATION);
   show(form.offer);
 }
 
@@ -185,7 +187,7 @@ function records({ scale, simulator }, held, found) {
   const most = Math.max(10, ...[...found.values()].flatMap(({ activations }) => activations));
   const some = [...held].filter(([name]) => found.has(name));
   return [
-    some.length ? legend({ scale, mode: verdicts ? "true" : "stacked", simulator: verdicts ? null : readable(simulator.name), simulationScale: most, negative: true, undefinedOnes: !verdicts }) : null,
+    some.length ? legend({ scale, mode: verdicts ? "true" : "stacked", simulator: verdicts ? null : readable(simulator.name), simulationScale: most, negative: some.some(([, record]) => record.activations.some((value) => value < -0.02 * scale)), pairs: some.some(([, { pair }]) => pair), undefinedOnes: some.some(([name]) => found.get(name).activations.includes(null)) && !verdicts }) : null,
     element("ol", { class: "record-list flat" }, some.map(([name, record]) => item(record, found.get(name), { scale, most, verdicts }))),
   ];
 }
@@ -197,7 +199,7 @@ function item(record, { activations, correlation }, { scale, most, verdicts }) {
   return element(
     "li",
     {},
-    element("div", { class: "caption" }, element("span", { class: "strong", title: "maximum" }, short(record.maximum)), element("span", { class: "tag" }, record.kind), element("span", { class: "agreement" }, fit), element("span", { class: "quiet" }, `#${record.sequence}`)),
+    element("div", { class: "caption" }, element("span", { class: "strong", title: "maximum" }, short(record.maximum)), element("span", { class: "tag" }, record.kind), element("span", { class: verdicts ? "agreement verdict" : "agreement" }, fit), element("span", { class: "quiet" }, `#${record.sequence}`)),
     element("div", { class: "body" }, heat({ ...record, scale, simulation, mode: "stacked", snippet: true })),
   );
 }

@@ -32,7 +32,7 @@ export function chooseNeuron(workspace, site, neuron) {
     "div",
     { class: "selects" },
     labelled("Site", select(sites.map((one) => [one.key, siteName(one)]), site.key, (key) => choose(key, 0))),
-    labelled(site.unit === "head" ? "Head" : "Neuron", number),
+    labelled(site.unit[0].toUpperCase() + site.unit.slice(1), number),
   );
 }
 

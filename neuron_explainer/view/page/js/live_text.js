@@ -109,9 +109,9 @@ async function takes({ site, neuron, text, scale, beside, line, number, signal }
   try {
     for await (const row of lines("live/activations", { site: site.key, neuron, text, query: [number, query] }, signal)) {
       if (!row.tokens) continue;
-      const key = strongest({ activations: row.activations.slice(0, query + 1) });
+      const key = strongest({ activations: row.activations.slice(0, query + 1), unscored: row.unscored });
       const title = element("h3", {}, "What is written at “", element("bdi", {}, named(line.tokens[query])), "” for each token up to it; most, ", element("b", {}, short(row.activations[key])), ", for “", element("bdi", {}, named(line.tokens[key])), "”");
-      show(beside, title, heat({ tokens: row.tokens, activations: row.activations, unscored: [], scale, pair: [query, key] }));
+      show(beside, title, heat({ tokens: row.tokens, activations: row.activations, unscored: row.unscored, scale, pair: [query, key] }));
     }
   } catch (error) {
     if (error.name !== "AbortError") show(beside, trouble(error));
@@ -126,6 +126,7 @@ function summary(windows, text) {
     const place = strongest(one);
     if (one.activations[place] > best.value) best = { value: one.activations[place], token: one.tokens[place] };
   }
-  const parts = [`${count(tokens)} ${tokens === 1 ? "token" : "tokens"} in ${windows.length} ${windows.length === 1 ? "window" : "windows"}; strongest ${short(best.value)} at `, element("bdi", {}, `“${named(best.token)}”`)];
+  const fires = best.value > 0 ? [`strongest ${short(best.value)} at `, element("bdi", {}, `“${named(best.token)}”`)] : ["nothing in it makes it fire"];
+  const parts = [`${count(tokens)} ${tokens === 1 ? "token" : "tokens"} in ${windows.length} ${windows.length === 1 ? "window" : "windows"}; `, ...fires];
   return text.length > LONGEST_IN_URL ? [...parts, ". Too long for the address: a link to this page leaves the text out."] : parts;
 }
