@@ -1,5 +1,6 @@
 """The page of a layer: its table, search, filters, plots and keys, in a browser."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
@@ -321,6 +322,22 @@ def test_missing_scores_columns_and_rows_are_named_and_the_rest_is_shown(
     assert "Collecting is not complete: 40 of 50 neurons are here." in text
     assert "The run third has no scores. Run neuron-explainer simulate third" in text
     assert "density cannot be read: This is not here." in text
+
+
+def test_a_layer_of_which_some_neurons_were_collected_calls_them_by_their_own_numbers(
+    page: Page, tmp_path: Path
+) -> None:
+    folder = write_layer(tmp_path / "site")
+    path = folder / "api" / KEY / "columns.json"
+    collected = [100 + 2 * place for place in range(ROWS)]
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"neurons": collected}))
+    with serving_files(folder) as base:
+        open_layer(page, base, sort="-neuron", f="neuron:,120", at="110")
+        assert listed(page) == list(range(120, 98, -2))
+        expect(page.locator("[aria-selected=true] [data-column=neuron]")).to_have_text("110")
+        link = page.get_by_role("link", name="110", exact=True)
+        assert link.get_attribute("href") == f"?page=neuron&site={KEY}&neuron=110"
+        assert cell(page, 110, "explanation") == "no explanation"  # the texts of row 5
 
 
 def test_g_jumps_to_a_neuron_and_question_mark_lists_the_keys(page: Page, base: str) -> None:

@@ -17,7 +17,7 @@ from neuron_explainer.workspace import Workspace
 
 pytestmark = pytest.mark.enable_socket
 
-NEURONS = 60
+NEURONS = 30
 KEY = "made--blocks.0.mlp.hook_post"
 PAGES: dict[str, dict[str, str]] = {
     "home": {},

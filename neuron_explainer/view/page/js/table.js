@@ -135,12 +135,12 @@ export class Table {
   #heading(column, number) {
     const is = this.sort().key === column.key;
     const direction = is ? (this.sort().descending ? "descending" : "ascending") : "none";
-    const label = [element("span", { class: "name" }, column.label), column.hint ? element("span", { class: "hint" }, column.hint) : null];
-    const arrow = element("span", { class: "arrow", "aria-hidden": "true" }, is ? (this.sort().descending ? "▼" : "▲") : "");
+    const arrow = is ? element("span", { class: "arrow", "aria-hidden": "true" }, this.sort().descending ? "▼" : "▲") : null;
+    const label = [element("span", { class: "name" }, column.label, arrow), column.hint ? element("span", { class: "hint" }, column.hint) : null];
     return element(
       "div",
       { role: "columnheader", class: `cell ${column.kind}`, "aria-colindex": number + 1, "aria-sort": column.sortable ? direction : null },
-      column.sortable ? element("button", { type: "button", "data-sort": column.key, onclick: () => this.#sortBy(column) }, label, arrow) : label,
+      column.sortable ? element("button", { type: "button", "data-sort": column.key, onclick: () => this.#sortBy(column) }, label) : label,
     );
   }
 
