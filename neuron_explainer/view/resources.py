@@ -132,12 +132,8 @@ class Resources:
     def column(self, site: str, column: str) -> bytes:
         """SITE/columns/COLUMN.json."""
         found = self._site(site)
-
-        def made() -> bytes:
-            with reading(found.entry.folder.rebuild):
-                return encode(column_resource(found.entry, found.neurons, column))
-
-        return self._once((site, "columns", column), made)
+        key = (site, "columns", column)
+        return self._once(key, lambda: encode(column_resource(found.entry, found.neurons, column)))
 
     def rows(self, site: str, folder: int, block: int) -> bytes:
         """SITE/rows/FOLDER/BLOCK.json."""
