@@ -86,6 +86,7 @@ class CollectSettings:
     kept_tokens: Annotated[int, 0] = 100  # rows of the token table that are kept of each neuron
     whole_table: bool = False  # keep them all: needed for the published lookup baseline
     context_table: bool = False  # also rows for a token after a certain other
+    pairs: bool = False  # of heads: every pair of a record's text, not its own alone
     logit_tokens: Annotated[int, 0] = 10  # tokens promoted, and as many suppressed, that are kept
     memory_mb: Annotated[int, 16] = 1024  # for token tables and quantiles
     batch: Annotated[int, 1] = 32  # excerpts

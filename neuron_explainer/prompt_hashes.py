@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from neuron_explainer import prompts
+from neuron_explainer import few_shot_heads, prompts
 from neuron_explainer.errors import RunMismatch
 from neuron_explainer.few_shot import few_shot_files
 from neuron_explainer.store import Folder
@@ -34,5 +34,12 @@ def _hashes(made: object, templates: str) -> dict[str, str]:
     own: Path | None = getattr(made, "prompts", None)
     found = prompts.files(templates, own)
     if getattr(made, "few_shot", 0):
-        found |= {f"few-shot/{path.name}": path for path in few_shot_files(own)}
+        found |= _examples(made, own)
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+
+
+def _examples(made: object, own: Path | None) -> dict[str, Path]:
+    """The files of the example neurons, or heads, that `made` shows."""
+    if "heads" in (getattr(made, "explains", None), getattr(made, "simulates", None)):
+        return {few_shot_heads.FILE: few_shot_heads.few_shot_heads_file(own)}
+    return {f"few-shot/{path.name}": path for path in few_shot_files(own)}

@@ -30,6 +30,8 @@ _BUILT_IN: Mapping[Table, Mapping[str, str]] = {
     "simulators": {
         "token-lookup": "neuron_explainer.simulate.lookup:LookupSimulator",
         "pair-lookup": "neuron_explainer.simulate.pair_lookup:PairLookupSimulator",
+        "pair-detection": "neuron_explainer.simulate.pair_detection:PairDetectionSimulator",
+        "pair-distance": "neuron_explainer.simulate.pair_distance:PairDistanceSimulator",
         "constant": "neuron_explainer.simulate.nulls:ConstantSimulator",
         "shuffled": "neuron_explainer.simulate.nulls:ShuffledSimulator",
         "all-at-once": "neuron_explainer.simulate.all_at_once:AllAtOnceSimulator",

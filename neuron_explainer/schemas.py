@@ -18,14 +18,21 @@ def records(activation: pa.DataType) -> pa.Schema:
     )
 
 
-# of attention heads: one pair of positions a record
-HEAD_RECORDS = pa.schema(
-    [
-        *records(pa.float32()),
-        pa.field("query", pa.int32(), nullable=False),
-        pa.field("key", pa.int32(), nullable=False),
-    ]
-)
+def head_records(activation: pa.DataType) -> pa.Schema:
+    """The same of attention heads, one pair of positions a record: float32 or float64."""
+    return pa.schema(
+        [
+            *records(activation),
+            pa.field("query", pa.int32(), nullable=False),
+            pa.field("key", pa.int32(), nullable=False),
+        ]
+    )
+
+
+def pairs(activation: pa.DataType) -> pa.Schema:
+    """`pairs-*` beside the records of heads: of each the norms of all pairs of its text."""
+    return pa.schema([field for field in records(activation) if field.name != "split"])
+
 
 NEURONS = pa.schema(
     [

@@ -61,7 +61,7 @@ def find(workspace: Workspace, neuron: NeuronId) -> Found:
 
 def _is_null(run: Run, simulator: str) -> bool:
     config = run.simulations(simulator).manifest()["config"]
-    return simulator in {"constant", "shuffled"} or bool(config.get("shuffled"))
+    return simulator in {"constant", "shuffled", "pair-distance"} or bool(config.get("shuffled"))
 
 
 def _scores(run: Run, neuron: NeuronId) -> dict[str, dict[str, float | None]]:

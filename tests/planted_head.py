@@ -1,10 +1,19 @@
 """A GPT-2 of one block with weights set by hand: its head 0 attends to the previous token."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from conftest import first_documents
 
+from neuron_explainer import workspace
+from neuron_explainer.collect.stage import collect
+from neuron_explainer.config import CollectSettings, SubjectSettings
+from neuron_explainer.subjects.huggingface import HuggingFaceSubject
+from neuron_explainer.workspace import Workspace
+
+SITE = "blocks.0.attn.hook_pattern"
 _POSITIONS = 16  # the stream's first half tells the position, the second half the token
 
 
@@ -31,3 +40,16 @@ def build(vocabulary: int = 2000) -> Any:
         out.weight[:half, half:] = torch.eye(half)
         out.weight[half:, half:] = torch.eye(half)
     return model
+
+
+def collected(tiny: Path, folder: Path, pairs: int = 40) -> Workspace:
+    """A workspace in which the heads' pairs are collected, so many of each kind, as `planted`."""
+    here = workspace.init(folder / "workspace")
+    corpus = here.root / "some.jsonl"
+    corpus.write_bytes(first_documents(tiny, 40))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny / "model")
+    subject = HuggingFaceSubject(build(), tokenizer)
+    sizes: dict[str, Any] = {"excerpt_tokens": 12, "minimum_tokens": 4}
+    settings = CollectSettings(corpus=str(corpus), sites=(SITE,), top=pairs, random=pairs, **sizes)
+    collect(here.data, SubjectSettings(model="planted"), settings, subject=subject)
+    return here

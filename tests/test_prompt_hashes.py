@@ -10,6 +10,7 @@ from commands import Command, in_process
 
 from neuron_explainer import registry, workspace
 from neuron_explainer.prompt_hashes import note_prompts
+from neuron_explainer.registry import Table
 from neuron_explainer.runs import Run
 from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace
@@ -80,7 +81,7 @@ def test_a_run_without_hashes_goes_on_without(here: Workspace, command: Command)
 
 
 @pytest.mark.parametrize(
-    "name", ["all-at-once", "one-at-a-time", "numbers", "detection", "fuzzing"]
+    "name", ["all-at-once", "one-at-a-time", "numbers", "detection", "fuzzing", "pair-detection"]
 )
 def test_every_simulator_that_asks_has_its_templates_recorded(tmp_path: Path, name: str) -> None:
     folder = Folder(tmp_path)
@@ -90,3 +91,19 @@ def test_every_simulator_that_asks_has_its_templates_recorded(tmp_path: Path, na
     names = {f"simulate-{name}/{path.name}" for path in SHIPPED.glob(f"simulate-{name}/*.txt")}
     assert names
     assert set(folder.manifest()["prompts"]) == names
+
+
+def test_what_asks_about_heads_has_the_example_heads_recorded_and_no_neurons(
+    tmp_path: Path,
+) -> None:
+    tables: tuple[tuple[Table, str, str], ...] = (
+        ("explainers", "attention-head", "attention-head"),
+        ("simulators", "pair-detection", "simulate-pair-detection"),
+    )
+    for table, name, templates in tables:
+        folder = Folder(tmp_path / name)
+        folder.open({})
+        note_prompts(folder, registry.make(table, name, {}, llm=object()), templates)
+        found = folder.manifest()["prompts"]
+        assert "attention-head/examples.toml" in found
+        assert not any(file.startswith("few-shot/") for file in found)

@@ -33,13 +33,18 @@ _SAMPLE_SEED, _PAIR_SEED = 0x51, 0x9A  # so that excerpts and pairs in them are 
 
 
 class HeadCollector(Composite):
-    """Of each head the strongest pair of the top excerpts, and a random one of random excerpts."""
+    """Of each head the strongest pair of the top excerpts, and a random one of random excerpts.
 
-    def __init__(self, heads: int, top: int, random: int, seed: int) -> None:
+    With `longest`, the tokens of the longest excerpt, also all pairs of these excerpts.
+    """
+
+    def __init__(self, heads: int, top: int, random: int, seed: int, longest: int = 0) -> None:
         self.neurons = heads
         self.seed = seed
-        self.top = Reservoir(heads, top, 2)  # the query's and the key's position
-        self.random = Reservoir(heads, random, 2)
+        self.whole = longest > 0
+        size = 2 + flat_index(longest, 0)  # the query's and the key's position, all pairs' norms
+        self.top = Reservoir(heads, top, size)
+        self.random = Reservoir(heads, random, size)
         self.moments = MomentAccumulator(heads)
 
     def parts(self) -> Mapping[str, Mergeable]:
@@ -60,9 +65,13 @@ class HeadCollector(Composite):
             for place, pairs, v in zip(batch.positions.tolist(), flat, rows, strict=True)
         ]
         maxima, places = _chosen(rows, flat, strongest)
+        norms_drawn, places_drawn = _chosen(rows, flat, drawn)
+        if self.whole:
+            every = _triangles(values)
+            places, places_drawn = (torch.cat([one, every], 1) for one in (places, places_drawn))
         self.top.update(activation_keys(maxima, positions), maxima, places)
         keys = priority_keys(self.seed + _SAMPLE_SEED, self.neurons, positions)
-        self.random.update(keys, *_chosen(rows, flat, drawn))
+        self.random.update(keys, norms_drawn, places_drawn)
 
 
 def _flat_pairs(scored: BoolArray) -> NDArray[np.int64]:
@@ -93,6 +102,12 @@ def _chosen(
     return torch.stack(norms, 1), torch.stack(places)
 
 
+def _triangles(norms: Tensor) -> Tensor:
+    """All pairs' norms (batch, pairs, heads), by flat index: those of padding come last."""
+    query, key = torch.tril_indices(norms.shape[2], norms.shape[2])
+    return norms[:, :, query, key].transpose(1, 2)
+
+
 class HeadTables:
     """The tables of one block's heads, made from a collector that has seen the whole corpus."""
 
@@ -104,14 +119,18 @@ class HeadTables:
         self._moments = collector.moments.result()
 
     def shard(self, shard: Shard) -> dict[str, pa.Table]:
-        """The tables `records` and `neurons` of the heads in `shard`."""
+        """The tables `records`, `neurons` and, where they were kept, `pairs` of heads."""
         heads = range(shard.start, shard.stop)
         rows = [row for head in heads for row in self._rows(head)]
         statistics = [_statistics(head, self._moments, self._maximum(head)) for head in heads]
-        return {
-            "records": pa.Table.from_pylist(rows, schemas.HEAD_RECORDS),
+        tables = {
+            "records": pa.Table.from_pylist(rows, schemas.head_records(pa.float32())),
             "neurons": pa.Table.from_pylist(statistics, schemas.NEURONS),
         }
+        if self._collector.whole:
+            pairs = [row | {"activations": row["pairs"]} for row in rows]
+            tables["pairs"] = pa.Table.from_pylist(pairs, schemas.pairs(pa.float32()))
+        return tables
 
     def _maximum(self, head: int) -> float:
         largest = float(self._collector.top.maxima[head, 0])
@@ -133,8 +152,9 @@ class HeadTables:
     def _row(self, head: int, kind: str, rank: int, split: str | None) -> dict[str, object]:
         kept = self._collector.top if kind == "top" else self._collector.random
         sequence = int(positions_of(kept.keys[head, rank]))
-        query, key = (int(place) for place in kept.activations[head, rank])
-        activations = np.zeros(self._corpus.lengths[sequence], np.float32)
+        query, key = (int(place) for place in kept.activations[head, rank, :2])
+        length = int(self._corpus.lengths[sequence])
+        activations = np.zeros(length, np.float32)
         activations[query] = float(kept.maxima[head, rank])
         return {
             "neuron": head,
@@ -146,6 +166,7 @@ class HeadTables:
             "activations": activations,
             "query": query,
             "key": key,
+            "pairs": kept.activations[head, rank, 2:][: flat_index(length, 0)].numpy(),
         }
 
 

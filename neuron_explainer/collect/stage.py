@@ -230,6 +230,8 @@ def configuration(
     del about["checkpoint"]
     if settings.sign == "positive":
         del about["sign"]
+    if not settings.pairs:
+        del about["pairs"]
     model: dict[str, Any] = {"dtype": subject.dtype, "weights": _fingerprint(subject.model)}
     if subject.by_hand:
         model["by_hand"] = list(subject.by_hand)

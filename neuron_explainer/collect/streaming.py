@@ -31,6 +31,7 @@ class Plan:
     layouts: dict[str, TableLayout]
     sizes: Sizes
     seed: int
+    pairs: bool = False  # of heads: all of a text
 
     @classmethod
     def of(cls, corpus: Corpus, settings: CollectSettings, widths: Mapping[str, int]) -> "Plan":
@@ -46,12 +47,13 @@ class Plan:
             max(1, min(most, len(corpus))),
         )
         layouts = _layouts(corpus, settings, neurons) if neurons else {}
-        return cls(layouts, sizes, settings.seed)
+        return cls(layouts, sizes, settings.seed, settings.pairs)
 
     def collector(self, site: str, width: int) -> AnyCollector:
         """An empty collector for a site of that width."""
         if is_pattern(site):
-            return HeadCollector(width, self.sizes.top, self.sizes.random, self.seed)
+            sizes, longest = self.sizes, self.sizes.time if self.pairs else 0
+            return HeadCollector(width, sizes.top, sizes.random, self.seed, longest)
         return SiteCollector(width, self.sizes, self.layouts, self.seed)
 
 

@@ -62,6 +62,7 @@ def collect(
     activations: option.StoredAs = "float16",
     whole_table: option.WholeTable = False,
     context_table: option.ContextTable = False,
+    pairs: option.AllPairs = False,
     memory_mb: option.MemoryOption = 1024,
     batch: option.BatchOption = 32,
     checkpoint: option.CheckpointOption = 100_000,
@@ -90,12 +91,9 @@ def collect(
     values = {key: value for key, value in context.params.items() if key in names}
     values["sites"] = () if sae else named
     settings = configuration.build(CollectSettings, values, "collect")
-    model = configuration.build(
-        SubjectSettings,
-        {"model": subject, "name": name, "device": device, "dtype": dtype, "by_hand": module or ()},
-        "collect",
-    )
-    model = replace(model, sae=saes)
+    about = {"model": subject, "name": name, "device": device, "dtype": dtype}
+    of_model = {**about, "by_hand": module or ()}
+    model = replace(configuration.build(SubjectSettings, of_model, "collect"), sae=saes)
     if shard is None:
         done = run_stage(here.data, model, settings, output.progress())
     else:

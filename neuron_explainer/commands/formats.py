@@ -150,10 +150,11 @@ def export_openai(
     to: option.ExportFolder,
     simulator: option.ExportSimulator = None,
     all_neurons: option.AllNeurons = False,
+    records: option.RecordsAlone = False,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
 ) -> None:
-    """Write a run as OpenAI's record and explanation files.
+    """Write a run as OpenAI's record and explanation files, or the records of a subject.
 
     Example: neuron-explainer export openai tiny-token-lookup --to published
     """
@@ -161,10 +162,13 @@ def export_openai(
     from neuron_explainer.runs import Run
 
     here = workspace.find(folder)
-    run = Run(here, name)
-    run.require()
-    default = "imported" if "imported" in run.simulators() else "token-lookup"
-    done = openai_export.export_run(here.root, name, simulator or default, to, all_neurons)
+    if records:
+        done = openai_export.export_records(here.data, name, to)
+    else:
+        run = Run(here, name)
+        run.require()
+        default = "imported" if "imported" in run.simulators() else "token-lookup"
+        done = openai_export.export_run(here.root, name, simulator or default, to, all_neurons)
     output.show(
         {"written": done.written} if as_json else [f"{done.written:,} files in {to}"], as_json
     )

@@ -135,6 +135,9 @@ TopOption = Annotated[int, typer.Option(metavar="N", help="Top records a neuron.
 RandomOption = Annotated[int, typer.Option(metavar="N", help="Random records a neuron.", min=3)]
 PerBand = Annotated[int, typer.Option(metavar="N", help="Records a quantile band.", min=1)]
 StoredAs = Annotated[str, typer.Option(metavar="TYPE", help="Stored as float16 or float32.")]
+AllPairs = Annotated[
+    bool, typer.Option("--pairs", help="Of heads also every pair of the texts kept, for export.")
+]
 WholeTable = Annotated[
     bool, typer.Option("--whole-table", help="Keep the means of all tokens: for --table-size all.")
 ]
@@ -197,7 +200,7 @@ PublishedSource = Annotated[
 ]
 PublicUrl = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="Fetch instead: gpt2-xl, gpt2-small or https://…"),
+    typer.Option("--url", metavar="URL", help="Fetch instead: gpt2-xl, gpt2-small … or https://…"),
 ]
 PublishedKind = Annotated[
     str, typer.Option("--what", metavar="KIND", help="To fetch: records or explanations.")
@@ -231,6 +234,9 @@ ImportName = Annotated[
 ExportFolder = Annotated[Path, typer.Option(metavar="DIR", help="A folder to write to.")]
 AllNeurons = Annotated[
     bool, typer.Option("--all-neurons", help="All of the site, not only those of the run.")
+]
+RecordsAlone = Annotated[
+    bool, typer.Option("--records", help="NAME is a subject: its records, without explanations.")
 ]
 ExportSimulator = Annotated[
     str | None,

@@ -123,7 +123,9 @@ def show_summary(
         terminal.print(line)
     for name, means in run.taken().items():
         terminal.print(_taken(name, means))
-    if checks is not None:
+    if checks is not None and not checks:
+        terminal.print("\nno neuron has a token table that could be made worse: nothing to check")
+    elif checks is not None:
         terminal.print("\nneurons for which a metric falls when the token table is made worse")
         terminal.print(check_table(checks))
 

@@ -110,7 +110,7 @@ def _scores(found: Comparison) -> Block:
         ("", "n", "mean", "median", f"undefined as {found.chance:g}", "above lookup", "gap closed"),
         tuple(row(line) for line in found.lines),
         "On the neurons that every method attempted. Gap closed: 0 % is the shuffled null, 100 % "
-        f"the token lookup.{_MARK if any(one.flagged for one in found.guards) else ''}",
+        f"the lookup.{_MARK if any(one.flagged for one in found.guards) else ''}",
         (0, 1, 2, 5, 6),
     )
 

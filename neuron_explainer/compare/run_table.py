@@ -11,6 +11,7 @@ from neuron_explainer.compare.budget import budget_of
 from neuron_explainer.compare.sources import SITE_BITS, Source, cells_of, differences, named
 from neuron_explainer.compare.table import Column, Method, Selection, Table, aligned, pair
 from neuron_explainer.errors import ConfigError, DataError, RunMismatch
+from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.runs import Run, all_runs
 from neuron_explainer.score.stage import read_scores
 from neuron_explainer.store import Folder
@@ -174,33 +175,43 @@ def _lookup_of(
 ) -> tuple[Method | None, str]:
     """The token lookup on the table's neurons, and what is to be said of it."""
     found = _lookup(sources[0][0], choice)
+    name = _lookup_name(sources[0][0])
     if found is None:
+        whole = "" if name == "pair-lookup" else " --table-size all"
         return None, (
-            "no token lookup: explain with --explainer token-lookup --table-size all, simulate "
-            "with token-lookup and score"
+            f"no {name.replace('-', ' ')}: explain with --explainer {name}{whole}, simulate with "
+            f"{name} and score"
         )
     for method, group in zip(table.methods, sources, strict=True):
         if group == [found]:
-            return method, f"the token lookup is {method.name}"
+            return method, f"the {name.replace('-', ' ')} is {method.name}"
     if table.metric not in read_scores(found.folder, found.sites[0], found.settings).scores:
         return None, f"the token lookup has no {table.metric}: it predicts tokens"
-    column = Column(f"token lookup, {found.run.name}", [cells_of(found, sites, table.metric)])
+    column = Column(
+        f"{name.replace('-', ' ')}, {found.run.name}", [cells_of(found, sites, table.metric)]
+    )
     return aligned(column, table.keys), ""
 
 
+def _lookup_name(source: Source) -> str:
+    """The lookup for what a run explains, explainer and simulator: neurons or attention heads."""
+    return "pair-lookup" if any(map(is_pattern, source.run.sites())) else "token-lookup"
+
+
 def _lookup(source: Source, choice: Choice) -> Source | None:
-    """The scored token lookup with the largest table over the same record sets."""
+    """The scored lookup with the largest table over the same record sets."""
+    name = _lookup_name(source)
     if choice.lookup is not None:
-        asked = Source(Run(source.run.workspace, choice.lookup), "token-lookup", source.settings)
+        asked = Source(Run(source.run.workspace, choice.lookup), name, source.settings)
         asked.require()
         return asked
     mine = source.explained.get("inputs", {}).items()
     found = []
     for run in all_runs(source.run.workspace):
         manifest = run.folder.manifest()
-        candidate = Source(run, "token-lookup", source.settings)
+        candidate = Source(run, name, source.settings)
         same = manifest.get("inputs", {}).items() >= mine
-        is_lookup = manifest["config"].get("explainer") == "token-lookup"
+        is_lookup = manifest["config"].get("explainer") == name
         if is_lookup and same and candidate.folder.exists and candidate.sites:
             size = manifest["config"].get("table_size", 0)
             found.append((np.inf if size == "all" else float(size), run.name, candidate))

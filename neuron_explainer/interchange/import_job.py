@@ -144,7 +144,7 @@ class Job(Generic[Content]):
             if failures:
                 places[self.failures_go].write(shard, {"failures": failure_table(failures)})
         for place in places.values():
-            for table in ("records", "simulations"):
+            for table in ("records", "simulations", "pairs"):
                 widen(place.folder, place.prefix + table)
 
     def _pieces(

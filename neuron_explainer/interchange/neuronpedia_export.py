@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from neuron_explainer.errors import ConfigError, DataError, NeuronFailure
+from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.interchange import json_lines
 from neuron_explainer.interchange.neuronpedia import (
     ACTIVATIONS,
@@ -74,6 +75,11 @@ class SiteOfRun:
         run = Run(Workspace(root), name)
         run.require()
         site = _site(run, settings.site)
+        if is_pattern(site):
+            raise ConfigError(
+                f"{site}: Neuronpedia's layout has an activation a token, and those of attention "
+                "heads are of pairs of them: choose a site of neurons or latents"
+            )
         target = Target.of(settings.model, settings.source, site)
         maker = RowMaker(target, site, run.subject, settings.creator, settings.created)
         return cls(run, site, maker, settings)

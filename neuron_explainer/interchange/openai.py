@@ -51,6 +51,12 @@ class ActivationRecord:
     activations: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        count = len(self.tokens)
+        if count > 1 and len(self.activations) == count * (count + 1) // 2:
+            raise ValueError(
+                f"{count} tokens but an activation for each of {len(self.activations)} pairs, as "
+                "attention heads have: import with --site 'blocks.{layer}.attn.hook_pattern'"
+            )
         _same_length(self.tokens, "activations", self.activations)
 
 

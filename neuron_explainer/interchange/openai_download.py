@@ -10,13 +10,14 @@ from pathlib import Path
 
 from neuron_explainer.errors import ConfigError, DataError, ServiceError
 from neuron_explainer.interchange import tagged_json
-from neuron_explainer.interchange.source import MLP_NEURONS, site_of
+from neuron_explainer.interchange.source import HEADS, MLP_NEURONS, site_of
 from neuron_explainer.interchange.web import Web, check_url
 from neuron_explainer.records import Failure, NeuronId
 from neuron_explainer.store import replace_file
 
 PUBLIC = "https://openaipublic.blob.core.windows.net/neuron-explainer"
 _LATENTS = re.compile(r"autoencoder_latent/(?P<where>[a-z_]+)_(?P<version>v[0-9][a-z0-9_]*)")
+_HEADS = "attn_write_norm"  # in the address of attention heads' files
 _HOOKS = {
     "mlp_post_act": "mlp.hook_post",
     "resid_post_mlp": "hook_resid_post",
@@ -36,15 +37,20 @@ _ROOTS = {
         for where in ("mlp_post_act", "resid_delta_mlp")
         for version in ("v1", "v4")
     },
+    "gpt2-small-attn-write-norm": f"gpt2_small/{_HEADS}",
 }
+_WITHOUT_EXPLANATIONS = ("autoencoder", _HEADS)
 _TOGETHER = 8  # requests
 
 
 def sites_of(address: str) -> str:
     """What `{layer}` of the files at an address or path is about: MLP neurons, unless it says so.
 
-    The published autoencoders' files lie under `autoencoder_latent/{location}_{version}`.
+    The published autoencoders' files lie under `autoencoder_latent/{location}_{version}`, those of
+    attention heads under `attn_write_norm`.
     """
+    if _HEADS in address.split("/"):
+        return HEADS
     match = _LATENTS.search(address)
     hook = _HOOKS.get(match["where"]) if match else None
     return f"blocks.{{layer}}.{hook}/{match['version']}" if match and hook else MLP_NEURONS
@@ -64,9 +70,11 @@ def root_of(name: str, what: str) -> str:
             f"'{name}' is no public data set: write an address that begins with https://, or one "
             f"of {', '.join(_ROOTS)}"
         )
-    if what == "explanations" and "autoencoder" in _ROOTS[name]:
+    root = _ROOTS[name]
+    if what == "explanations" and any(part in root for part in _WITHOUT_EXPLANATIONS):
         raise ConfigError(f"there are no public explanations of {name}, only records")
-    return f"{PUBLIC}/{_ROOTS[name]}/{_FOLDERS[what]}"
+    folder = f"{_FOLDERS[what]}-by-token-pair" if root.endswith(_HEADS) else _FOLDERS[what]
+    return f"{PUBLIC}/{root}/{folder}"
 
 
 @dataclass(frozen=True, slots=True)

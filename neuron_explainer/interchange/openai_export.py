@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from neuron_explainer.errors import DataError
+from neuron_explainer.errors import ConfigError, DataError
+from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.interchange import openai
+from neuron_explainer.interchange.openai_head_export import head_records
+from neuron_explainer.interchange.openai_heads import NeuronRecord as HeadRecord
 from neuron_explainer.interchange.openai_published import between, published_results
 from neuron_explainer.interchange.sequences import token_text
 from neuron_explainer.record_set import RecordSet, list_column
@@ -57,10 +60,16 @@ def export_run(
     Writes `{to}/explanations/{layer}/{neuron}.jsonl` and the records of the run's neurons, or of
     all neurons of its sites.
     What `import_explanations` made comes out as it went in, without records: it had none beside.
-    Raises DataError when there is no such run or the simulator did not simulate it.
+    Raises DataError when there is no such run or the simulator did not simulate it, ConfigError for
+    a run over attention heads.
     """
     source = Run(Workspace(root), run)
     source.require()
+    if any(map(is_pattern, source.sites())):
+        raise ConfigError(
+            f"run '{run}' explains attention heads, and explanation files are of neurons: write "
+            f"its records alone with export openai {source.subject} --records"
+        )
     scoring = source.simulations(simulator)
     scoring.manifest()  # raises when there is none
     folders = _folders(to, source.sites())
@@ -121,7 +130,10 @@ def _overlaps(held: Sequence[Shard], only: Sequence[Shard] | None) -> list[Shard
     return [part for part in parts if part.start < part.stop]
 
 
-def _records_of(record_set: RecordSet, shard: Shard) -> Iterator[openai.NeuronRecord]:
+def _records_of(record_set: RecordSet, shard: Shard) -> Iterator[openai.NeuronRecord | HeadRecord]:
+    if is_pattern(record_set.site):
+        yield from head_records(record_set, shard)
+        return
     layer = _layer(record_set.site)
     boundaries = _column(record_set.folder, "neurons", "quantile_boundaries", shard)
     bands = _column(record_set.folder, "published", "bands", shard)

@@ -5,13 +5,17 @@ sets that they are scored on.
 """
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from neuron_explainer.errors import DataError, NeuronFailure
+from neuron_explainer.errors import ConfigError, DataError, NeuronFailure
+from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.interchange.import_job import ImportResult, Job, Place, check_name
 from neuron_explainer.interchange.openai import NeuronRecord, NeuronSimulationResults, load_as
-from neuron_explainer.interchange.openai_records import NeuronRecordRows, check_record
+from neuron_explainer.interchange.openai_head_rows import HeadRecordRows
+from neuron_explainer.interchange.openai_heads import NeuronRecord as HeadRecord
+from neuron_explainer.interchange.openai_records import AnyRecord, NeuronRecordRows, check_record
 from neuron_explainer.interchange.openai_results import IMPORTED, ResultRows, check_results
 from neuron_explainer.interchange.source import (
     MLP_NEURONS,
@@ -63,19 +67,24 @@ def import_records(
 ) -> ImportResult:
     """`{layer}/{neuron}.json` files, or one, as record sets `data/<name>/blocks.*.mlp.hook_post/`.
 
+    Where `sites` are of attention heads, files are read as theirs, with an activation a pair.
     `neurons` are the ones to import of `layers`, by default all; `sites` names the site of
     `{layer}` where the files are not about MLP neurons. In a folder a file at fault
     becomes a Failure; a single one is a DataError. Raises DataError, ConfigError, RunMismatch.
     """
     home = data / check_name(name)
-    files = open_source(source, ".json", _record, _identity_of_record, neurons, sites, layers)
-    job = Job(
+    heads = is_pattern(sites)
+    kind: type[AnyRecord] = HeadRecord if heads else NeuronRecord
+    load, identify = partial(_record, kind), partial(_identity_of_record, kind)
+    files = open_source(source, ".json", load, identify, neurons, sites, layers)
+    rows = HeadRecordRows if heads else NeuronRecordRows
+    job: Job[AnyRecord] = Job(
         name,
         files,
         _config("records", files),
         _corpus(home),
         {site: {"data": place} for site, place in _record_sets(home, files).items()},
-        NeuronRecordRows,
+        rows,
         "data",
     )
     return job.run([home])
@@ -94,8 +103,10 @@ def import_explanations(
     Makes `explanations/<name>/`, `scoring/<name>/imported/` and the record sets `data/<name>/…`,
     whose records are the simulated sequences with their true activations: the first five as top
     records, the others as random ones, all in split valid. `neurons` and what is raised are as in
-    `import_records`.
+    `import_records`; ConfigError also for attention heads, which have no such files.
     """
+    if is_pattern(sites):
+        raise ConfigError(f"{sites}: explanation files are of neurons, not of attention heads")
     workspace = Workspace(root)
     home = workspace.data / check_name(name)
     files = open_source(source, ".jsonl", _results, _identity_of_results, neurons, sites, layers)
@@ -142,9 +153,9 @@ def _record_sets(home: Path, files: Source[Any]) -> dict[str, Place]:
     }
 
 
-def _record(data: bytes, name: str, layer: int, neuron: int) -> NeuronRecord:
+def _record(kind: type[AnyRecord], data: bytes, name: str, layer: int, neuron: int) -> AnyRecord:
     _refuse_other_kinds(data, name)
-    record = load_as(NeuronRecord, data, name)
+    record = load_as(kind, data, name)
     check_identity(name, _identity(record), (layer, neuron))
     check_record(record, name)
     return record
@@ -164,12 +175,12 @@ def _results(data: bytes, name: str, layer: int, neuron: int) -> NeuronSimulatio
     return results
 
 
-def _identity(content: NeuronRecord | NeuronSimulationResults) -> tuple[int, int]:
+def _identity(content: AnyRecord | NeuronSimulationResults) -> tuple[int, int]:
     return content.neuron_id.layer_index, content.neuron_id.neuron_index
 
 
-def _identity_of_record(data: bytes, name: str) -> tuple[int, int]:
-    return _identity(load_as(NeuronRecord, data, name))
+def _identity_of_record(kind: type[AnyRecord], data: bytes, name: str) -> tuple[int, int]:
+    return _identity(load_as(kind, data, name))
 
 
 def _identity_of_results(data: bytes, name: str) -> tuple[int, int]:

@@ -6,7 +6,7 @@ nothing is lost. See docs/formats.md.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,10 @@ from neuron_explainer import schemas
 from neuron_explainer.errors import DataError
 from neuron_explainer.interchange.columns import ListColumn
 from neuron_explainer.interchange.import_job import Fault
-from neuron_explainer.interchange.openai import ActivationRecord, NeuronRecord
+from neuron_explainer.interchange.openai import NeuronRecord
+from neuron_explainer.interchange.openai_heads import NeuronRecord as HeadRecord
 from neuron_explainer.interchange.sequences import SequenceWriter
-from neuron_explainer.records import Kind, Split
+from neuron_explainer.records import Kind, Pair, Split
 from neuron_explainer.splits import assign_splits
 
 MOST_RECORDS = np.iinfo(np.int16).max  # in one list: ranks are int16
@@ -29,7 +30,11 @@ PUBLISHED_RECORDS = pa.schema(
 )
 
 
-def check_record(record: NeuronRecord, source: str) -> None:
+AnyRecord = NeuronRecord | HeadRecord
+Place = tuple[int, Kind, int, int | None]  # neuron, kind, rank, band
+
+
+def check_record(record: AnyRecord, source: str) -> None:
     """Raises DataError when a list is longer than our tables can number."""
     bands = record.random_sample_by_quantile or ()
     at_most(MOST_BANDS, source, "random_sample_by_quantile", bands)
@@ -47,6 +52,18 @@ def at_most(most: int, source: str, name: str, items: Sequence[object]) -> None:
         raise DataError(
             f"{source} is malformed: field {name}: {len(items)} items; at most {most} can be stored"
         )
+
+
+class Published(Protocol):
+    """A published record: of tokens, or of an attention head's pairs of them."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The text."""
+
+    @property
+    def activations(self) -> tuple[float, ...]:
+        """Of each token, or of each pair."""
 
 
 class ActivationRows:
@@ -67,7 +84,7 @@ class ActivationRows:
 
     def add(
         self,
-        place: tuple[int, Kind, int, int | None],  # neuron, kind, rank, band
+        place: Place,
         split: Split | None,
         tokens: Sequence[str],
         activations: Sequence[float | None],
@@ -86,6 +103,15 @@ class ActivationRows:
     def records(self) -> pa.Table:
         """The rows as `records`."""
         return self._table(schemas.records(self._activations.narrowest()))
+
+    def head_records(self, pairs: Sequence[Pair]) -> pa.Table:
+        """The rows as `records` of attention heads, of each of which the pair is given."""
+        self._columns |= {"query": [query for query, _ in pairs], "key": [key for _, key in pairs]}
+        return self._table(schemas.head_records(self._activations.narrowest()))
+
+    def pairs(self) -> pa.Table:
+        """The rows as `pairs`."""
+        return self._table(schemas.pairs(self._activations.narrowest()))
 
     def simulations(self) -> pa.Table:
         """The rows as `simulations`, in float64 where float32 would lose something."""
@@ -119,16 +145,16 @@ class NeuronRecordRows:
         """How many numbers are held."""
         return self._records.size
 
-    def add(self, neuron: int, record: NeuronRecord) -> tuple[Fault, ...]:
+    def add(self, neuron: int, record: AnyRecord) -> tuple[Fault, ...]:
         """Add a neuron, larger than those before."""
         top, random = record.most_positive_activation_records, record.random_sample
         top_splits, random_splits = _splits(top, len(random))
         self._add_records(neuron, "top", top, top_splits)
         self._add_records(neuron, "random", random, random_splits)
-        for band, records in enumerate(record.random_sample_by_quantile or ()):
+        bands: Sequence[Sequence[Published]] | None = record.random_sample_by_quantile
+        for band, records in enumerate(bands or ()):
             self._add_records(neuron, "quantile", records, {}, band)
         self._neurons.append(_statistics(neuron, record))
-        bands = record.random_sample_by_quantile
         self._published.append({"neuron": neuron, "bands": None if bands is None else len(bands)})
         return ()
 
@@ -136,27 +162,28 @@ class NeuronRecordRows:
         self,
         neuron: int,
         kind: Kind,
-        records: Sequence[ActivationRecord],
+        records: Sequence[Published],
         splits: dict[int, Split],
         band: int | None = None,
     ) -> None:
         for rank, record in enumerate(records):
-            place = (neuron, kind, rank, band)
-            self._records.add(place, splits.get(rank), record.tokens, record.activations)
+            self._add_record((neuron, kind, rank, band), splits.get(rank), record)
+
+    def _add_record(self, place: Place, split: Split | None, record: Published) -> None:
+        self._records.add(place, split, record.tokens, record.activations)
 
     def tables(self) -> dict[str, dict[str, pa.Table]]:
         """The tables of the record set, by name."""
-        tables = {
-            "records": self._records.records(),
+        return {"data": {**self._others(), "records": self._records.records()}}
+
+    def _others(self) -> dict[str, pa.Table]:
+        return {
             "neurons": pa.Table.from_pylist(self._neurons, schema=schemas.NEURONS),
             "published": pa.Table.from_pylist(self._published, schema=PUBLISHED_RECORDS),
         }
-        return {"data": tables}
 
 
-def _splits(
-    top: Sequence[ActivationRecord], n_random: int
-) -> tuple[dict[int, Split], dict[int, Split]]:
+def _splits(top: Sequence[Published], n_random: int) -> tuple[dict[int, Split], dict[int, Split]]:
     """The split of each top and random record, by its place in the file.
 
     Splits take turns down the list of top records by maximum, whatever order the file has.
@@ -174,7 +201,7 @@ def _splits(
     return of_top, of_random
 
 
-def _statistics(neuron: int, record: NeuronRecord) -> dict[str, object]:
+def _statistics(neuron: int, record: AnyRecord) -> dict[str, object]:
     maxima = [max(r.activations) for r in record.most_positive_activation_records if r.activations]
     return {
         "neuron": neuron,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 from neuron_explainer.errors import ConfigError, DataError, NeuronFailure
+from neuron_explainer.head_pairs import PATTERN
 from neuron_explainer.records import Failure, NeuronId
 from neuron_explainer.store import SHARD_SIZE, Shard
 from neuron_explainer.tokens import readable
@@ -31,6 +32,7 @@ _CHUNK = 1 << 20
 
 
 MLP_NEURONS = "blocks.{layer}.mlp.hook_post"
+HEADS = f"blocks.{{layer}}.{PATTERN}"
 _SITES = re.compile(r"blocks\.\{layer\}(\.[a-z_0-9]+)+(/(?!\.)[A-Za-z0-9._-]+)?")
 _SITE = re.compile(r"blocks\.[0-9]{1,4}(\.[a-z_0-9]+)+(/(?!\.)[A-Za-z0-9._-]+)?")
 

@@ -106,8 +106,9 @@ def _examples(facts: Facts) -> str:
         )
         for explanation, score in facts.examples
     ]
-    judge = f" ({line(facts.judge)})" if facts.judge else ""
-    head = ["neuron", "explanation", f"correlation{judge}"]
+    judge = facts.judge
+    score = f"{judge.title} ({line(judge.simulator)})" if judge else "correlation"
+    head = ["neuron", "explanation", score]
     return "\n\n".join(
         ["The first neuron of each site, not chosen for its score:", table(head, rows, "llr")]
     )

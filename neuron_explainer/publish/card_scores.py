@@ -48,6 +48,7 @@ _VERDICT_COLUMNS = {
 _NULL_MEANING = {
     "constant": "a null, the same prediction everywhere, whose correlation is undefined by "
     "definition",
+    "pair-distance": "a null, the nearer query and key the stronger, whatever the explanation",
     "shuffled": "a null, each neuron simulated with the explanation of another one of its site",
 }
 

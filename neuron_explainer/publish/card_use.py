@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from neuron_explainer.publish.facts import Facts
+from neuron_explainer.publish.facts import Facts, Judge
 from neuron_explainer.publish.markdown import line
 from neuron_explainer.tokens import readable
 
@@ -20,10 +20,10 @@ explanations = load_dataset("FOLDER", "explanations", split="train")
 
 ```sql
 -- DuckDB, in this folder
-SELECT site, neuron, text, correlation_top_and_random
+SELECT site, neuron, text, {score}
 FROM 'data/explanations/*.parquet' JOIN 'data/scores/*.parquet' USING (site, neuron)
 WHERE simulator = '{judge}' AND split = 'valid'
-ORDER BY correlation_top_and_random DESC LIMIT 10;
+ORDER BY {score} DESC LIMIT 10;
 ```
 
 ```python
@@ -65,7 +65,8 @@ Name the dataset with its hash and the method with its paper:
 
 def sections(facts: Facts) -> Iterator[str]:
     """In order."""
-    yield _LOAD.format(judge=_quoted(facts.judge or "token-lookup"))
+    judge = facts.judge or Judge("token-lookup")
+    yield _LOAD.format(judge=_quoted(judge.simulator), score=judge.column)
     yield _BYTES
     yield _CITE.format(
         key=re.sub(r"[^A-Za-z0-9]+", "-", facts.title).strip("-") or "explanations",

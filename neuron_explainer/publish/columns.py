@@ -83,9 +83,11 @@ def simulations(activation: pa.DataType) -> pa.Schema:
     return pa.schema([*WHO, simulator, *kept])
 
 
-def records(activation: pa.DataType) -> pa.Schema:
-    """Config `records`: a row can be read without any other table."""
+def records(activation: pa.DataType, heads: bool = False) -> pa.Schema:
+    """Config `records`: a row can be read without any other table. Of `heads` it has the pairs."""
     kept = list(schemas.records(activation))[1:]
+    if heads:  # null in records of neurons beside
+        kept += [pa.field(name, pa.int32()) for name in ("query", "key")]
     tokens = (
         pa.field("tokens", _TEXT, nullable=False),
         pa.field("token_bytes", _BYTES, nullable=False),

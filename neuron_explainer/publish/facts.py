@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from neuron_explainer import __version__
@@ -16,7 +17,14 @@ from neuron_explainer.runner import count_causes
 from neuron_explainer.runs import Run
 from neuron_explainer.score.summary import Row, remarks, rows_of
 
-MAIN_SCORE = "correlation_top_and_random"
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Whose score the card shows beside explanations, and which."""
+
+    simulator: str
+    column: str = "correlation_top_and_random"  # of the scores
+    title: str = "correlation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,7 @@ class Facts:
     failures: Mapping[tuple[str, str], int]  # by stage (or simulator) and cause
     scores: Mapping[str, Sequence[Row]]  # by split
     remarks: Mapping[str, Sequence[str]]  # what the tables of scores cannot say, by split
-    examples: Sequence[tuple[Explanation, float | None]]  # and its correlation
+    examples: Sequence[tuple[Explanation, float | None]]  # and its score
     package_version: str = __version__
 
     def of(self, stage: str) -> list[Made]:
@@ -56,8 +64,8 @@ class Facts:
         return self.settings.name or self.run
 
     @property
-    def judge(self) -> str | None:
-        """The first simulator with a correlation that is no null: its score the examples show."""
+    def judge(self) -> Judge | None:
+        """The first simulator with a correlation that is no null, else the first with an AUROC."""
         return _judge(self.run, self.scores.get("valid", ()))
 
     @property
@@ -111,7 +119,7 @@ def _failures(run: Run) -> Iterator[tuple[tuple[str, str], int]]:
             yield (place, cause), count
 
 
-def _examples(run: Run, judge: str | None) -> Iterator[tuple[Explanation, float | None]]:
+def _examples(run: Run, judge: Judge | None) -> Iterator[tuple[Explanation, float | None]]:
     """The first neuron of each site that has an explanation: not chosen by its score."""
     for site in run.sites():
         for _, file in run.folder.shards(f"{site}/explanations"):
@@ -123,16 +131,20 @@ def _examples(run: Run, judge: str | None) -> Iterator[tuple[Explanation, float 
                 break
 
 
-def _score(run: Run, judge: str | None, neuron: NeuronId) -> float | None:
+def _score(run: Run, judge: Judge | None, neuron: NeuronId) -> float | None:
     if judge is None:
         return None
-    folder, name = run.simulations(judge), f"{neuron.site}/scores"
+    folder, name = run.simulations(judge.simulator), f"{neuron.site}/scores"
     if not any(neuron.index in shard for shard, _ in folder.shards(name)):
         return None
     rows = folder.read_neuron(name, neuron.index).to_pylist()
-    return rows[0].get(MAIN_SCORE) if rows else None
+    return rows[0].get(judge.column) if rows else None
 
 
-def _judge(run: str, rows: Sequence[Row]) -> str | None:
-    mine = (row for row in rows if row.run == run and row.correlation and not row.null)
-    return next((row.simulator for row in mine), None)
+def _judge(run: str, rows: Sequence[Row]) -> Judge | None:
+    mine = [row for row in rows if row.run == run and not row.null]
+    of_tokens = (Judge(row.simulator) for row in mine if row.correlation)
+    of_sequences = (
+        Judge(row.simulator, "auroc_top_and_random", "AUROC") for row in mine if row.verdicts
+    )
+    return next(chain(of_tokens, of_sequences), None)

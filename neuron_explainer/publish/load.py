@@ -14,7 +14,7 @@ from neuron_explainer.publish.columns import CONFIGS
 from neuron_explainer.publish.folder import ABOUT, PublishedFolder
 from neuron_explainer.publish.tables import RunTables
 from neuron_explainer.record_set import list_column
-from neuron_explainer.records import Explanation, NeuronId, Record
+from neuron_explainer.records import Explanation, NeuronId, Pair, Record
 from neuron_explainer.runs import Run, explanation_of
 from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace
@@ -112,8 +112,14 @@ class LoadedRun:
                         row["split"],
                         row["sequence"],
                         row["band"],
+                        _pair(row),
                     ),
                 )
+
+
+def _pair(row: Mapping[str, Any]) -> Pair | None:
+    """Of an attention head's record; other rows have no such columns, or nulls."""
+    return None if row.get("query") is None else (row["query"], row["key"])
 
 
 def _neuron(row: Mapping[str, Any]) -> NeuronId:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.publish import columns
 from neuron_explainer.publish.features import with_effects, with_token_rows
 from neuron_explainer.publish.manifests import runs_table
@@ -55,7 +56,7 @@ class RunTables:
             case "simulations":
                 return columns.simulations(self._widest_simulation)
             case "records":
-                return columns.records(self._widest_record)
+                return columns.records(self._widest_record, any(map(is_pattern, self.run.sites())))
             case "features":
                 return columns.FEATURES
             case "runs":

@@ -22,7 +22,7 @@ from neuron_explainer.store import Folder
 
 WHOLE_TABLE = {"explainer": "token-lookup", "table_size": "all"}
 WHOLE_TABLE_LABEL = "whole token table"
-NULLS = ("constant", "shuffled")
+NULLS = ("constant", "shuffled", "pair-distance")
 _CORRELATION = {choice: f"correlation_{choice}" for choice in CHOICES}
 _VERDICTS = {metric: f"{metric}_top_and_random" for metric in SEQUENCE_METRICS}
 

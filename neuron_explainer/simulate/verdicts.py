@@ -18,7 +18,6 @@ import numpy as np
 from neuron_explainer import prompts
 from neuron_explainer.activations import END, LEVELS, START
 from neuron_explainer.conversation import Prompt, Turn
-from neuron_explainer.few_shot import FewShotNeuron, load_few_shot
 from neuron_explainer.llm.base import LLM, Capabilities, Feature, Response
 from neuron_explainer.records import Explanation, Fit, Simulation, Stimulus
 from neuron_explainer.simulate.asking import asking, at_least, checked, together
@@ -28,6 +27,7 @@ from neuron_explainer.simulate.rendering import one_line, shown
 from neuron_explainer.simulate.replies import Entry, Form, asked, request
 
 Judged = tuple[str, bool]  # a text as it is shown, and the right verdict
+Example = tuple[str, Sequence[Judged]]  # an explanation, and texts to judge by it
 
 _ENTRY = 24  # tokens that an entry of the reply takes, at most; with line breaks and indents
 _LEAD = "Reply:\n"
@@ -42,7 +42,7 @@ class VerdictSimulator(ABC):
     seed: int = 0  # of the order, so that the strongest sequences do not stand together
     logprobs: bool = True  # where the model gives any
     schema: bool = True  # enforce the reply's form where the model can
-    few_shot: int = 3  # example neurons, at most
+    few_shot: int = 3  # example neurons or heads, at most
     shuffled: bool = False  # simulate each neuron with another one's explanation: the null
     prompts: Path | None = None  # the workspace's own templates
 
@@ -62,8 +62,8 @@ class VerdictSimulator(ABC):
 
     @staticmethod
     @abstractmethod
-    def example(known: Sequence[FewShotNeuron], number: int) -> Sequence[Judged]:
-        """Texts to judge, given what `known[number]` responds to."""
+    def examples(folder: Path | None) -> Sequence[Example]:
+        """What is shown as judged rightly, from the example neurons or heads of `folder`."""
 
     def assign(self, neurons: Sequence[int], seed: int) -> Mapping[int, int]:
         """Every neuron's own explanation, or another neuron's."""
@@ -114,7 +114,7 @@ class VerdictSimulator(ABC):
     ) -> tuple[Callable[[str], Prompt], Fit]:
         """Question → prompt, with the examples that leave room for the longest question."""
         system = self._render("system")
-        turns = _examples(type(self), self.few_shot, self.prompts)
+        turns = _turns(type(self), self.few_shot, self.prompts)
         answer = _answer_tokens(self.sequences)
         return asking(self.llm, capabilities, system, turns, questions, answer, _LEAD)
 
@@ -166,26 +166,17 @@ def _constant(stimulus: Stimulus, probability: float, fit: Fit) -> Simulation:
 
 
 @cache
-def _examples(kind: type[VerdictSimulator], neurons: int, folder: Path | None) -> tuple[Turn, ...]:
-    known = load_few_shot(folder)
-    return tuple(
-        _example(kind, known, number, folder) for number in range(min(neurons, len(known)))
-    )
+def _turns(kind: type[VerdictSimulator], examples: int, folder: Path | None) -> tuple[Turn, ...]:
+    known = kind.examples(folder)[:examples]
+    return tuple(_turn(kind, number, example, folder) for number, example in enumerate(known))
 
 
-def _example(
-    kind: type[VerdictSimulator],
-    known: Sequence[FewShotNeuron],
-    number: int,
-    folder: Path | None,
-) -> Turn:
-    judged = kind.example(known, number)
+def _turn(kind: type[VerdictSimulator], number: int, example: Example, folder: Path | None) -> Turn:
+    explanation, judged = example
     order = np.random.default_rng(number).permutation(len(judged)).tolist()
     texts = [judged[place] for place in order]
     introduction = prompts.render(
-        f"simulate-{kind.name}/neuron",
-        {"explanation": one_line(known[number].explanation)},
-        folder,
+        f"simulate-{kind.name}/neuron", {"explanation": one_line(explanation)}, folder
     )
     answer = kind.form.write({place: verdict for place, (_, verdict) in enumerate(texts)})
     return Turn(f"{introduction}\n{_rows([text for text, _ in texts])}", answer)

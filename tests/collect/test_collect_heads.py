@@ -11,9 +11,13 @@ from commands import in_process
 from conftest import first_documents
 
 from neuron_explainer import workspace
+from neuron_explainer.collect import parts
 from neuron_explainer.collect.stage import collect
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import SubjectError
+from neuron_explainer.interchange.openai_export import export_records
+from neuron_explainer.interchange.openai_import import import_records
+from neuron_explainer.interchange.source import HEADS
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.splits import assign_splits
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
@@ -115,6 +119,51 @@ def test_what_is_kept_does_not_depend_on_the_batches(
         one, other = _records(collected.data).neuron(head), _records(tmp_path).neuron(head)
         random = [(r.sequence, r.pair, r.split) for r in one.of_kind("random")]
         assert random == [(r.sequence, r.pair, r.split) for r in other.of_kind("random")]
+
+
+def test_all_pairs_of_a_text_are_kept_on_request_and_exported(
+    collected: Workspace, tiny: Path, subject: HuggingFaceSubject, tmp_path: Path
+) -> None:
+    model = SubjectSettings(model="planted")
+    settings = _settings(tmp_path, tiny, batch=7, pairs=True)
+    collect(tmp_path, model, settings, subject=subject)
+    records = _records(tmp_path)
+    rows = records.folder.read_all("pairs").to_pylist()
+    assert len(rows) == len(records.folder.read_all("records"))
+    for row in rows[::7]:
+        seen: list[torch.Tensor] = []
+        tokens = torch.from_numpy(records.corpus.token_ids(row["sequence"]).astype(np.int64))[None]
+        subject.observe_pairs(tokens, {SITE: seen.append})
+        norms = seen[0][0, row["neuron"]].numpy()
+        expected = norms[np.tril_indices(tokens.shape[1])]
+        np.testing.assert_allclose(row["activations"], expected, rtol=1e-4, atol=1e-6)
+    for head in range(2):
+        own, without = records.neuron(head), _records(collected.data).neuron(head)
+        assert [r.pair for r in own.records] == [r.pair for r in without.records]
+    export_records(tmp_path, "planted", tmp_path / "out")
+    done = import_records(
+        tmp_path / "out/collated-activations", tmp_path / "back", "x", sites=HEADS
+    )
+    assert (done.imported, done.failures) == (2, ())
+    back = RecordSet(tmp_path / "back", "x", SITE).folder.read_all("pairs").to_pylist()
+    assert [row["activations"] for row in back] == [row["activations"] for row in rows]
+
+
+def test_parts_with_all_pairs_merge_into_the_same_pairs(
+    tiny: Path, subject: HuggingFaceSubject, tmp_path: Path
+) -> None:
+    model, settings = SubjectSettings(model="planted"), _settings(tmp_path, tiny, pairs=True)
+    collect(tmp_path / "whole", model, settings, subject=subject)
+    for part in ("1/2", "2/2"):
+        parts.collect_part(
+            tmp_path / "parted", model, settings, parts.Part.parse(part), subject=subject
+        )
+    parts.merge(tmp_path / "parted", "planted")
+    for table in ("records", "pairs"):
+        whole, merged = (
+            _records(tmp_path / name).folder.read_all(table) for name in ("whole", "parted")
+        )
+        assert whole.equals(merged)
 
 
 def test_heads_and_neurons_are_collected_together(

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from neuron_explainer import prompts, registry, workspace
 from neuron_explainer.conversation import estimated_tokens
 from neuron_explainer.errors import NeuronFailure, PromptError
-from neuron_explainer.explain.attention_head import AttentionHead, marked
+from neuron_explainer.explain.attention_head import AttentionHead
 from neuron_explainer.llm.base import Message
+from neuron_explainer.pair_text import marked
 from neuron_explainer.records import NeuronRecord, Record
 
 BRACKETS = {"(": ")", "[": "]"}

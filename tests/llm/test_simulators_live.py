@@ -37,7 +37,7 @@ def url(assets: Path) -> Iterator[str]:
 
 def _stimulus(tokens: tuple[bytes, ...]) -> Stimulus:
     scored = np.arange(len(tokens)) > 0
-    return Stimulus(tokens, scored, scored & (np.arange(len(tokens)) % 2 > 0))
+    return Stimulus(tokens, scored, scored & (np.arange(len(tokens)) % 2 > 0), pair=(3, 2))
 
 
 def _outcomes(
@@ -75,6 +75,7 @@ def _outcomes(
         ("numbers", {"dense": True}, 3),
         ("detection", {}, 3),
         ("fuzzing", {}, 3),
+        ("pair-detection", {}, 3),
         ("one-at-a-time", ROOM, 3),
     ],
 )
@@ -104,7 +105,9 @@ def test_a_server_that_does_not_echo_is_refused_with_what_would_work(url: str) -
         _outcomes(url, "all-at-once", ROOM, SHORT, 1)
 
 
-@pytest.mark.parametrize("name", ["numbers", "one-at-a-time", "detection", "fuzzing"])
+@pytest.mark.parametrize(
+    "name", ["numbers", "one-at-a-time", "detection", "fuzzing", "pair-detection"]
+)
 def test_a_sequence_that_is_too_long_for_the_context_is_refused(url: str, name: str) -> None:
     tokens = tuple(f" word{number}".encode() for number in range(900))
     long = tokens if name != "one-at-a-time" else (tokens[0], b" ".join(tokens))

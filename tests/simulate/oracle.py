@@ -30,7 +30,7 @@ ALL = Capabilities(True, True, 20, True, True, True)
 PLAIN = Capabilities(False, True, 20, False, True)
 BARE = Capabilities(True, False)
 
-_ABOUT = re.compile(r"^The neuron responds to: (.*)", re.MULTILINE)
+_ABOUT = re.compile(r"^The (?:neuron responds to|head connects): (.*)", re.MULTILINE)
 _BLOCK = re.compile(r"<start>\n(.*?)\n<end>", re.DOTALL)
 _LAST = re.compile(r"Text so far: \[(.*)\]\nIts last token: \[(.*)\]")
 _MARK = re.compile(r"(?<=\t) unknown")
@@ -146,8 +146,8 @@ class Oracle:
         self, text: str, rows: Sequence[str], neuron: Neuron
     ) -> tuple[str, list[dict[str, float]]]:
         """A neuron is given each text; where some of it is marked, what is, and the text."""
-        field = "correct" if '"correct"' in text else "fires"
-        asked = [marked(row) if field == "correct" else (token_text.read(row), b"") for row in rows]
+        field = next(name for name in ("correct", "writes", "fires") if f'"{name}"' in text)
+        asked = [marked(row) if field != "fires" else (token_text.read(row), b"") for row in rows]
         says = [bool(neuron(*about)) for about in asked]
         entries = [{"index": at, field: yes} for at, yes in enumerate(says)]
         tops = [{"true": log(0.9 if yes else 0.1)} for yes in says]
@@ -157,7 +157,9 @@ class Oracle:
     def _in_tokens(self, reply: str, tops: list[dict[str, float]], request: Request) -> Choice:
         if request.top_logprobs is None:
             return Choice(reply, "stop")
-        values = [m.span(1) for m in re.finditer(r'"(?:fires|correct|activation)": ?(\w+)', reply)]
+        values = [
+            m.span(1) for m in re.finditer(r'"(?:fires|correct|writes|activation)": ?(\w+)', reply)
+        ]
         cuts = {0, *[at for span in values for at in span], *range(0, len(reply), 5)}
         inside = {at for begin, end in values for at in range(begin + 1, end)}
         if self.ten_in_two:

@@ -310,7 +310,7 @@ def test_an_option_that_makes_no_sense_is_refused(name: str, option: str, value:
 
 
 @pytest.mark.parametrize(
-    "name", ["all-at-once", "one-at-a-time", "numbers", "detection", "fuzzing"]
+    "name", ["all-at-once", "one-at-a-time", "numbers", "detection", "fuzzing", "pair-detection"]
 )
 def test_every_neuron_is_simulated_with_its_own_explanation(name: str) -> None:
     simulator = registry.make("simulators", name, {}, llm=Oracle(NEURONS))

@@ -5,36 +5,30 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import planted_head
 import pytest
-import transformers
-from conftest import first_documents
+from planted_head import SITE
 
-from neuron_explainer import registry, workspace
-from neuron_explainer.collect.stage import collect
-from neuron_explainer.config import (
-    CollectSettings,
-    ExplainSettings,
-    ScoreSettings,
-    SimulateSettings,
-    SubjectSettings,
-)
+from neuron_explainer import registry
+from neuron_explainer.config import ExplainSettings, ScoreSettings, SimulateSettings
 from neuron_explainer.errors import ConfigError, NeuronFailure
 from neuron_explainer.explain.pair_lookup import PairLookup
 from neuron_explainer.explain.stage import explain
+from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Explanation, NeuronId, NeuronRecord, Record, Simulation
 from neuron_explainer.records import Stimulus as HeldOut
 from neuron_explainer.runs import Run
+from neuron_explainer.score.classification import auroc
 from neuron_explainer.score.stage import score
+from neuron_explainer.score.summary import rows_of
+from neuron_explainer.simulate.pair_distance import PairDistanceSimulator
 from neuron_explainer.simulate.pair_lookup import PairLookupSimulator
 from neuron_explainer.simulate.stage import simulate
-from neuron_explainer.subjects.huggingface import HuggingFaceSubject
 from neuron_explainer.workspace import Workspace
 
-SITE = "blocks.0.attn.hook_pattern"
 HEAD = NeuronId("planted", SITE, 0)
 
 
@@ -69,14 +63,7 @@ class _Knowing:
 @pytest.fixture(scope="module")
 def explained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The planted model's heads, collected and explained."""
-    here = workspace.init(tmp_path_factory.mktemp("heads") / "workspace")
-    corpus = here.root / "some.jsonl"
-    corpus.write_bytes(first_documents(tiny, 40))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny / "model")
-    subject = HuggingFaceSubject(planted_head.build(), tokenizer)
-    sizes: dict[str, Any] = {"excerpt_tokens": 12, "minimum_tokens": 4, "top": 40, "random": 40}
-    settings = CollectSettings(corpus=str(corpus), sites=(SITE,), **sizes)
-    collect(here.data, SubjectSettings(model="planted"), settings, subject=subject)
+    here = planted_head.collected(tiny, tmp_path_factory.mktemp("heads"))
     asyncio.run(explain(here, "planted", [SITE], ExplainSettings("pair-lookup", "run")))
     return here
 
@@ -114,6 +101,38 @@ def test_the_lookup_goes_through_all_stages(
     values = _auroc(here, "pair-lookup", shuffled=shuffled)
     assert len(values) == 2
     assert all(0 <= value <= 1 for value in values)
+
+
+def test_distance_is_scored_as_a_null(explained: Workspace, tmp_path: Path) -> None:
+    here = Workspace(shutil.copytree(explained.root, tmp_path / "own"))
+    run = Run(here, "run")
+    asyncio.run(simulate(run, "pair-distance", SimulateSettings()))
+    (found,) = score(run, "pair-distance", ScoreSettings())
+    held_out = RecordSet(here.data, "planted", SITE).neuron(0).split("valid")
+    strong, near = [], []
+    for record in held_out:
+        assert record.pair is not None
+        strong.append(record.pair[0] - 1 == record.pair[1])
+        near.append(record.pair[1] - record.pair[0])
+    expected = auroc(np.array([strong]), np.array([near], float), np.ones((1, len(near)), bool))
+    assert found.scores["auroc_top_and_random"].values[0] == expected.values[0]
+    (row,) = rows_of(run, ScoreSettings())
+    assert row.null
+
+
+def test_distance_says_the_nearer_the_stronger_and_half_at_eight_tokens() -> None:
+    pairs = [(9, 9), (9, 8), (9, 1), (9, 0)]
+    asked = [_record("a b c d e f g h i j", pair, 0.0).stimulus for pair in pairs]
+    told = Explanation(HEAD, "test", "whatever")
+    said = [
+        one.activations[0] for one in asyncio.run(PairDistanceSimulator().simulate(told, asked))
+    ]
+    assert said == sorted(said, reverse=True)
+    assert (said[0], said[2]) == (10.0, 5.0)
+    with pytest.raises(NeuronFailure, match="not one of an attention head"):
+        asyncio.run(PairDistanceSimulator().simulate(told, [replace(asked[0], pair=None)]))
+    with pytest.raises(ConfigError, match="half is 0"):
+        PairDistanceSimulator(half=0)
 
 
 def test_a_simulator_of_neurons_does_not_simulate_heads(explained: Workspace) -> None:

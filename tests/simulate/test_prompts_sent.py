@@ -33,7 +33,7 @@ def _asked(name: str, can: Capabilities, stimuli: list[Stimulus], **options: Any
 
 def _stimulus(tokens: tuple[bytes, ...]) -> Stimulus:
     scored = np.arange(len(tokens)) > 0
-    return Stimulus(tokens, scored, scored & (np.arange(len(tokens)) % 4 > 1))
+    return Stimulus(tokens, scored, scored & (np.arange(len(tokens)) % 4 > 1), pair=(3, 2))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,7 @@ def _stimulus(tokens: tuple[bytes, ...]) -> Stimulus:
         ("numbers-dense-plain", "numbers", PLAIN, {"dense": True}, 0),
         ("detection-chat", "detection", BARE, {}, 0),
         ("fuzzing-chat", "fuzzing", BARE, {}, 0),
+        ("pair-detection-chat", "pair-detection", BARE, {}, 0),
         ("fuzzing-plain", "fuzzing", PLAIN, {"few_shot": 1}, 0),
     ],
 )
