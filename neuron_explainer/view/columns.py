@@ -17,6 +17,7 @@ from neuron_explainer.view.contract import (
     Resource,
     Unavailable,
     key_of,
+    reading,
     shown,
     significant,
 )
@@ -87,9 +88,11 @@ def column_resource(site: SiteEntry, neurons: NDArray[np.int32], key: str) -> Re
         raise Unavailable(404, "there is no such column", None)
     if isinstance(column, Score):
         name = f"{site.name}/scores"
-        values = _aligned(column.simulator, name, column.metric, neurons)
+        with reading(column.simulator.folder.rebuild):
+            values = _aligned(column.simulator, name, column.metric, neurons)
         return {"values": significant(values, OTHER_DIGITS)}
-    table = site.folder.read_all("neurons", ["neuron", column])
+    with reading(site.folder.rebuild):
+        table = site.folder.read_all("neurons", ["neuron", column])
     return {"values": significant(_spread(table, column, neurons), _STATISTICS[column])}
 
 

@@ -31,9 +31,10 @@ from neuron_explainer.view.contract import (
     reading,
 )
 from neuron_explainer.view.entries import SiteEntry
+from neuron_explainer.view.index_cache import index_for
 from neuron_explainer.view.neuron import neuron_resource
 from neuron_explainer.view.rows import rows_resource
-from neuron_explainer.view.search import SearchIndex, build_index
+from neuron_explainer.view.search import SearchIndex
 from neuron_explainer.view.summary import summary_resource
 from neuron_explainer.view.words import buckets_for
 from neuron_explainer.workspace import Workspace
@@ -64,7 +65,7 @@ class _Site:
         neurons = self.neurons
         with self.lock:
             if self._index is None:
-                self._index = build_index(self.entry, neurons)
+                self._index = index_for(self.entry, neurons)
             return self._index
 
 
@@ -131,12 +132,8 @@ class Resources:
     def column(self, site: str, column: str) -> bytes:
         """SITE/columns/COLUMN.json."""
         found = self._site(site)
-
-        def made() -> bytes:
-            with reading(found.entry.folder.rebuild):
-                return encode(column_resource(found.entry, found.neurons, column))
-
-        return self._once((site, "columns", column), made)
+        key = (site, "columns", column)
+        return self._once(key, lambda: encode(column_resource(found.entry, found.neurons, column)))
 
     def rows(self, site: str, folder: int, block: int) -> bytes:
         """SITE/rows/FOLDER/BLOCK.json."""

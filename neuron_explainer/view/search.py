@@ -52,6 +52,7 @@ def index_of(texts: Iterator[tuple[int, str]], neurons: NDArray[np.int32]) -> Se
     listed = np.isin(held, neurons)
     row = np.searchsorted(neurons, held[listed])
     pairs = np.unique(numbers[listed].astype(np.int64) << 32 | row)
+    pa.default_memory_pool().release_unused()  # what every record was read into
     buckets = buckets_for(len(neurons))
     return SearchIndex(_table(list(known), pairs, buckets), buckets)
 

@@ -106,6 +106,15 @@ def test_a_damaged_file_makes_what_needs_it_unavailable_and_nothing_else(
             assert "damaged" in said["error"]
 
 
+def test_what_mends_a_column_of_scores_is_simulating(copied: Workspace) -> None:
+    column = key_of(RUNS[0], "simulated", "correlation_top_and_random")
+    scores = copied.scoring / RUNS[0] / "simulated" / SITE / "scores-00000-00511.parquet"
+    scores.unlink()
+    status, said = asked(copied)(f"{KEY}/columns/{column}")
+    assert status == 409
+    assert said["run"] == f"neuron-explainer simulate {RUNS[0]} --simulator simulated"
+
+
 def test_a_run_that_is_being_written_shows_what_it_has_and_then_the_rest(
     copied: Workspace,
 ) -> None:

@@ -1,13 +1,16 @@
 """The index of words finds the rows whose text has a word, and no others."""
 
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_workspace import SITE, SUBJECT, MadeWorkspace
+from made_workspace import RUNS, SITE, SUBJECT, MadeWorkspace
 
+from neuron_explainer.store import Folder
 from neuron_explainer.view import search
 from neuron_explainer.view.contract import key_of
 from neuron_explainer.view.resources import Resources
@@ -19,6 +22,7 @@ TEXT = (
     st.text(st.sampled_from("abcAB éßİſﬁ२1.,;«»\u0301\u200d\n\tاب中文🙂-_"), max_size=30)
     | st.text()
 )
+words_of("")  # the first one makes the pattern, which takes longer than an example may
 ROWS = st.lists(st.lists(TEXT, max_size=3), min_size=1, max_size=12)
 
 
@@ -77,12 +81,9 @@ def test_buckets_are_the_hash_that_the_contract_names() -> None:
     assert bucket_of("foobar", 1 << 32) == bucket_of("fo", 1 << 32)
 
 
-def test_a_word_of_too_many_rows_is_known_and_lists_none(monkeypatch: object) -> None:
-    limit, search.MOST_ROWS = search.MOST_ROWS, 2
-    try:
-        index = built([["the cat"], ["the dog"], ["the end"]])
-    finally:
-        search.MOST_ROWS = limit
+def test_a_word_of_too_many_rows_is_known_and_lists_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MOST_ROWS", 2)
+    index = built([["the cat"], ["the dog"], ["the end"]])
     words = {
         word: rows
         for number in range(index.buckets)
@@ -100,3 +101,28 @@ def test_explanations_and_strongest_tokens_of_a_workspace_are_found(made: MadeWo
     for word in {word for text in texts for word in words_of(text)}:
         listed = orjson.loads(resources.search(site, bucket_of(word, buckets)))["words"][word]
         assert listed is None or row["neuron"] in listed
+
+
+def test_the_index_is_kept_and_made_anew_when_it_must_be(tmp_path: Path) -> None:
+    here = MadeWorkspace(tmp_path / "here", 30, runs=RUNS[:1], simulated=False).write()
+    site = key_of(SUBJECT, SITE)
+    found = [Resources(here).search(site, bucket) for bucket in range(64)]
+    (kept,) = (tmp_path / "here" / ".cache" / "view").rglob("words.parquet")
+    written = kept.stat().st_mtime_ns
+    assert [Resources(here).search(site, bucket) for bucket in range(64)] == found
+    assert kept.stat().st_mtime_ns == written
+    kept.write_bytes(b"damaged")
+    assert [Resources(here).search(site, bucket) for bucket in range(64)] == found
+    folder = Folder(here.explanations / RUNS[0])
+    file = f"{SITE}/explanations-00000-00029.parquet"
+    table = folder.read(file)
+    place = table.column_names.index("text")
+    folder.write({file: table.set_column(place, table.schema.field("text"), [["zebra"] * 30])})
+    bucket = bucket_of("zebra", 64)
+    assert orjson.loads(Resources(here).search(site, bucket))["words"]["zebra"] == list(range(30))
+
+
+def test_a_workspace_that_cannot_be_written_is_searched_all_the_same(tmp_path: Path) -> None:
+    here = MadeWorkspace(tmp_path / "here", 30, runs=RUNS[:1], simulated=False).write()
+    (tmp_path / "here" / ".cache").write_text("in the way")
+    assert orjson.loads(Resources(here).search(key_of(SUBJECT, SITE), 0))
