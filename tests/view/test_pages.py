@@ -107,34 +107,29 @@ def test_a_hostile_url_is_shown_as_text(page: Page, base: str) -> None:
 
 
 @everywhere
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_rule_of_wcag_a_and_aa_is_broken(
-    browser: Browser, base: str, name: str, scheme: str
-) -> None:
+def test_no_rule_of_wcag_a_and_aa_is_broken(page: Page, base: str, name: str) -> None:
     axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js")
-    with opened(browser, color_scheme=scheme) as page:
-        open_named(page, base, name)
-        page.evaluate(axe.read_text("utf-8"))
-        # The dark scheme differs in its colours alone.
-        rules = _RULES if scheme == "light" else ["color-contrast"]
-        found = page.evaluate(
-            "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", rules
-        )
-    assert found["passes"]
-    broken = {
-        rule["id"]: [[node["html"][:200], node["failureSummary"]] for node in rule["nodes"][:3]]
-        for rule in found["violations"]
-    }
-    assert broken == {}
+    open_named(page, base, name)
+    page.evaluate(axe.read_text("utf-8"))
+    run = "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})"
+    # The dark scheme differs in its colours alone.
+    for scheme, rules in (("light", _RULES), ("dark", ["color-contrast"])):
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        found = page.evaluate(run, rules)
+        assert found["passes"]
+        broken = {
+            rule["id"]: [[node["html"][:200], node["failureSummary"]] for node in rule["nodes"][:3]]
+            for rule in found["violations"]
+        }
+        assert broken == {}, scheme
 
 
 @everywhere
-@pytest.mark.parametrize("width", [360, 768])
-def test_no_page_is_wider_than_the_screen(
-    browser: Browser, base: str, name: str, width: int
-) -> None:
-    with opened(browser, viewport={"width": width, "height": 800}) as page:
-        open_named(page, base, name)
+def test_no_page_is_wider_than_the_screen(page: Page, base: str, name: str) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    open_named(page, base, name)
+    for width in (360, 768):
+        page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
