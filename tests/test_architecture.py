@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *(
             "score.rows",
             "score.bootstrap",
-            "subjects.tokenizer",
+            *("subjects.tokenizer", "subjects.reading"),
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
             *("subjects.loading", "subjects.structure", "subjects.interventions"),
             "subjects.attention",
@@ -62,7 +62,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
         *("simulate.pair_detection", "simulate.pair_distance"),
     ),
-    ("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+    (
+        *("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+        "subject_loading",
+    ),
     # stages: what a command runs
     (
         "collect.*",
@@ -128,7 +131,12 @@ FREE = (
 )
 STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "view")
 # a stage that reads what another offers
-READS = (("compare.*", "score.*"), ("publish.*", "score.summary"), ("view.*", "score.*"))
+READS = (
+    ("compare.*", "score.*"),
+    ("publish.*", "score.summary"),
+    ("view.*", "score.*"),
+    ("view.live_simulation", "simulate.marking"),
+)
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device

@@ -30,7 +30,7 @@ def inspect(
     """
     from neuron_explainer import config as configuration
     from neuron_explainer.collect import inspection
-    from neuron_explainer.collect.stage import load_subject
+    from neuron_explainer.subject_loading import load_subject
 
     if sae is None and (corpus or sites):
         raise ConfigError("--site and --corpus are for an autoencoder: give --sae PATH")

@@ -21,4 +21,16 @@ TokenOption = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="What lets a browser in; with --host one is made."),
 ]
+SubjectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--subject",
+        metavar="MODEL",
+        help="The model that was collected, to type text into; the embedded example's needs none.",
+    ),
+]
+SaeSite = Annotated[
+    str | None,
+    typer.Option("--site", metavar="SITE", help="With --sae: what the autoencoder reads."),
+]
 NoOpen = Annotated[bool, typer.Option("--no-open", help="Only print the URL.")]

@@ -9,7 +9,7 @@ from made_site import LEADING, RANDOM, MadeSite, made_neuron, write_site
 KEY = "made--layer"
 ROWS = 40
 HOSTILE, FAILED, UNEXPLAINED, UNSCORED, RIGHT_TO_LEFT = 3, 4, 5, 6, 7
-# markup, a URL, a bell, an override of direction, a combining mark, a bidirectional word, a lone \\x byte
+# markup, a URL, a bell, an override of direction, a combining mark, Hebrew, a byte that is no text
 POISON = (
     "<img src=x onerror=alert(1)><script>alert(2)</script>\"'&amp; javascript:alert(3) "
     "\x07\u202e e\u0301 \u05e9\u05dc\u05d5\u05dd \\xff"

@@ -12,6 +12,10 @@ PAGE = Path(neuron_explainer.__file__).parent / "view" / "page"
 SITE, HEADS = "blocks.0.mlp.hook_post", "blocks.0.attn.hook_pattern"
 Json = dict[str, Any]
 
+FIRST, MIDDLE, LAST = 0, 1, 5
+UNEXPLAINED, UNSIMULATED, FAILED, LONG = 10, 11, 12, 13
+LONG_TEXT = "many words " * 10_000
+
 TOKENS = ["<|endoftext|>", "The", " cat", " sat", ".", "\n", " It", " slept", " well", "."]
 TRUE = [9.0, 0.0, 4.0, 1.0, -2.0, 0.0, 0.2, 2.0, 0.0, 0.5]
 PREDICTED = [None, 0.0, 10.0, None, 0.0, 0.0, 1.0, 4.0, 0.0, 0.0]
@@ -56,7 +60,7 @@ def explanation(run: str = "first", **changes: Any) -> Json:
     """What one run says."""
     made: Json = {
         "run": run, "explainer": "token-lookup", "model": None, "text": f"cats, says {run}",
-        "failure": None, "table": None, "otherwise": None, "scores": [scored()],
+        "failure": None, "table": None, "table_rows": None, "otherwise": None, "scores": [scored()],
     }  # fmt: skip
     return made | changes
 
@@ -69,7 +73,7 @@ def neuron(index: int = 0, **changes: Any) -> Json:
         "statistics": {"tokens": 10000, "density": 0.25, "maximum": 4.0, "mean": 0.5,
                        "variance": 1.0, "skewness": 2.0, "kurtosis": 9.0,
                        "quantile_boundaries": [0.5, 1.0, 2.0, 3.0]},
-        "histogram": {"edges": [0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0],
+        "histogram": {"edges": [0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0],
                       "counts": [7500, 900, 700, 500, 300, 80, 15, 5]},
         "explanations": [explanation()],
         "records": [
@@ -93,7 +97,7 @@ def head(**changes: Any) -> Json:
     """An attention head with one pair, judged by a simulator of sequences."""
     place = 7
     activations = [3.0 if at == place else 0.0 for at in range(len(TOKENS))]
-    pair = {"pair": [place, 2], "maximum": 3.0, "activations": activations}
+    pair: Json = {"pair": [place, 2], "maximum": 3.0, "activations": activations}
     verdict = simulated(simulator="pair-lookup", activations=[7.5] * 10, correlation=None)
     scores = scored("pair-lookup", predicts="sequences", values={
         "auroc_top_and_random": figure(0.9, [0.7, 1.0]),
@@ -106,6 +110,35 @@ def head(**changes: Any) -> Json:
         records=[record(simulations=[verdict], **pair), record(kind="random", **pair)],
     )  # fmt: skip
     return made | changes
+
+
+def every_condition() -> dict[tuple[str, int], Json]:
+    """Neurons with neighbours, nulls and failures, and without this or that; a head."""
+    nulls = [
+        scored("shuffled", null=True),
+        scored("constant", null=True, values={
+            "correlation_top_and_random": figure(None, reason="constant prediction")
+        }),
+        scored("all-at-once", values={}, failure={"cause": "timeout", "message": "no reply"}),
+    ]  # fmt: skip
+    failure = {"stage": "explain", "cause": "never-active", "message": "no activation above 0"}
+    row = {"previous": None, "activation": 9.0, "share": 0.1}
+    rows = [row | {"token": f" t{at}"} for at in range(4)]
+    table = explanation(scores=[scored(), *nulls], table=rows, otherwise=0.25)
+    both = [simulated(), simulated(simulator="shuffled", correlation=None, activations=[5.0] * 10)]
+    middle = neuron(MIDDLE, previous=FIRST, next=LAST, explanations=[table, explanation("second")])
+    middle["records"][0]["simulations"] = both
+    made = [
+        neuron(FIRST, next=MIDDLE),
+        middle,
+        neuron(LAST, previous=MIDDLE),
+        neuron(UNEXPLAINED, explanations=[], records=[record()], histogram=None, statistics=None,
+               promoted=None, suppressed=None, token_table=None, nearest=None),
+        neuron(UNSIMULATED, explanations=[explanation(scores=[])], records=[record()]),
+        neuron(FAILED, explanations=[explanation(text=None, scores=[], failure=failure)]),
+        neuron(LONG, explanations=[explanation(text=LONG_TEXT)]),
+    ]  # fmt: skip
+    return {(SITE, one["neuron"]): one for one in made} | {(HEADS, 0): head()}
 
 
 def site(folder: Path, neurons: Mapping[tuple[str, int], Json]) -> Path:

@@ -144,8 +144,10 @@ def column_key(run: str, metric: str) -> str:
 
 
 def _write_resources(folder: Path, site: MadeSite) -> None:
-    none = {"run": None, "simulator": None, "metric": None}
-    columns = [{"key": key, "label": key, "kind": "statistic"} | none for key in site.statistics]
+    none: Json = {"run": None, "simulator": None, "metric": None}
+    columns: list[Json] = [
+        {"key": key, "label": key, "kind": "statistic"} | none for key in site.statistics
+    ]
     for key, values in site.statistics.items():
         _write(folder / "columns" / f"{key}.json", {"values": values})
     for run, metrics in site.scores.items():

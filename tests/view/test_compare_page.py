@@ -1,5 +1,6 @@
 """The page that compares two runs, in a browser."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_the_keyboard_walks_through_the_list_and_the_neuron_follows(page: Page, 
     table.press("Enter")
     second = listed(page)[1]
     expect(page.locator(".detail h2")).to_contain_text(f"neuron {second}")
-    page.wait_for_function("n => new URLSearchParams(location.search).get('neuron') === n", arg=str(second))  # fmt: skip
+    page.wait_for_url(re.compile(rf"neuron={second}\b"))
     page.reload()
     drawn(page)
     expect(page.locator(".detail h2")).to_contain_text(f"neuron {second}")
@@ -149,7 +150,8 @@ def test_one_run_alone_cannot_be_compared(page: Page, tmp_path: Path) -> None:
 
 
 def test_runs_that_share_no_score_or_no_site_say_so(page: Page, tmp_path: Path) -> None:
-    other = replace(layer(), key="other", name="blocks.1.mlp.hook_post", scores={"far": layer().scores["first"]}, neurons={})  # fmt: skip
+    scores = {"far": layer().scores["first"]}
+    other = replace(layer(), key="other", name="blocks.1.mlp", scores=scores, neurons={})
     folder = write_site(tmp_path / "site", [layer(unscored=["third"]), other])
     with serving_files(folder) as base:
         open_page(page, base, page="compare", a="first", b="third")

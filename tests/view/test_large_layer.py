@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from browser import open_page, serving_files
 from made_site import LEADING, MadeSite, column_key, write_site
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 pytestmark = pytest.mark.enable_socket
 
@@ -35,7 +35,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def asked(page: Page) -> list[str]:
     """The blocks of rows that the page has asked for."""
     blocks: list[str] = []
-    page.on("request", lambda request: "/rows/" in request.url and blocks.append(request.url))
+
+    def note(request: Request) -> None:
+        if "/rows/" in request.url:
+            blocks.append(request.url)
+
+    page.on("request", note)
     return blocks
 
 
@@ -69,9 +74,7 @@ def test_a_sorted_and_filtered_list_is_right_to_its_end(page: Page, base: str) -
     assert listed(page)[-10:] == order[-10:].tolist()
 
 
-def test_rows_that_only_fly_past_are_not_fetched(
-    page: Page, base: str, asked: list[str]
-) -> None:
+def test_rows_that_only_fly_past_are_not_fetched(page: Page, base: str, asked: list[str]) -> None:
     open_page(page, base, page="layer", site="large")
     expect(page.get_by_text("explains 0", exact=True)).to_be_visible()
     asked.clear()

@@ -1,5 +1,6 @@
 """The page of a layer: its table, search, filters, plots and keys, in a browser."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
@@ -13,7 +14,8 @@ from playwright.sync_api import Page, expect
 pytestmark = pytest.mark.enable_socket
 
 MAIN = column_key("first", LEADING)
-BY_SCORE = sorted((index for index in range(ROWS) if index != UNSCORED), key=lambda index: -(score(index) or 0))  # fmt: skip
+SCORED = [index for index in range(ROWS) if index != UNSCORED]
+BY_SCORE = sorted(SCORED, key=lambda index: -(score(index) or 0))
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,7 @@ def open_layer(page: Page, base: str, **state: str) -> None:
 
 def listed(page: Page) -> list[int]:
     """The neurons of the rows in the document, in their order."""
-    return [
-        int(text) for text in page.locator(".table-row [data-column=neuron]").all_inner_texts()
-    ]
+    return [int(text) for text in page.locator(".table-row [data-column=neuron]").all_inner_texts()]
 
 
 def state(page: Page) -> dict[str, str]:
@@ -98,6 +98,23 @@ def test_a_click_on_a_head_sorts_and_a_second_one_turns_the_order(page: Page, ba
     assert listed(page)[:5] == BY_SCORE[:5]
 
 
+def test_focus_stays_where_the_keyboard_put_it(page: Page, base: str) -> None:
+    open_layer(page, base)
+    head = page.locator(f"[data-sort='{MAIN}']")
+    head.press("Enter")
+    expect(page.locator("[aria-sort=descending]")).to_have_count(1)
+    expect(head).to_be_focused()
+    chooser = page.get_by_label("Histogram 2")
+    chooser.focus()
+    chooser.select_option("maximum")
+    settled(page, h=f"{MAIN},maximum,maximum")
+    expect(page.get_by_role("slider", name="Lowest maximum")).to_have_count(2)
+    expect(chooser).to_be_focused()
+    page.get_by_role("slider", name="Lowest maximum").first.press("Shift+ArrowRight")
+    page.get_by_role("button", name="Clear filters").press("Enter")
+    expect(page.get_by_role("grid")).to_be_focused()
+
+
 def test_limits_of_a_column_leave_rows_within_them_and_no_undefined_ones(
     page: Page, base: str
 ) -> None:
@@ -143,7 +160,9 @@ def test_columns_can_be_chosen_and_the_choice_is_in_the_url(page: Page, base: st
     open_layer(page, base)
     page.get_by_text("Columns and limits").click()
     page.get_by_label("strongest tokens", exact=True).uncheck()
-    settled(page, columns=f"neuron,explanation,{MAIN},{column_key('first', RANDOM)},density,maximum")
+    settled(
+        page, columns=f"neuron,explanation,{MAIN},{column_key('first', RANDOM)},density,maximum"
+    )
     expect(page.get_by_role("columnheader", name="strongest tokens")).to_have_count(0)
     page.get_by_label("correlation · top and random · token-lookup · second", exact=True).check()
     expect(page.get_by_role("columnheader", name="second")).to_have_count(1)
@@ -219,7 +238,8 @@ def test_arrows_and_pages_move_through_the_rows_and_enter_opens_one(page: Page, 
     assert table.get_attribute("aria-rowcount") == str(ROWS + 1)
     table.focus()
     current = page.locator("[aria-selected=true] [data-column=neuron]")
-    for key, expected in (("ArrowDown", 0), ("ArrowDown", 1), ("End", ROWS - 1), ("ArrowUp", ROWS - 2), ("Home", 0)):  # fmt: skip
+    ends = (("End", ROWS - 1), ("ArrowUp", ROWS - 2), ("Home", 0))
+    for key, expected in (("ArrowDown", 0), ("ArrowDown", 1), *ends):
         table.press(key)
         expect(current).to_have_text(str(expected))
     table.press("PageDown")
@@ -249,15 +269,21 @@ def test_back_from_a_neuron_that_was_clicked_comes_to_its_row(page: Page, base: 
 def test_a_link_says_all_that_is_shown(page: Page, base: str) -> None:
     open_layer(
         page, base, run="second", sort="-maximum", f="density:0.001,0.5;maximum:,30", q="number",
-        columns="neuron,maximum,density", h="maximum,maximum,density", x="neuron", y="maximum", panel="open", at="2",
+        columns="neuron,maximum,density", h="maximum,maximum,density", x="neuron", y="maximum",
+        panel="open", at="2",
     )  # fmt: skip
-    density = layer().statistics["density"]
-    kept = [index for index in range(ROWS) if 0.001 <= (density[index] or 0) <= 0.5 and 1 + (index * 3) % ROWS <= 30]  # fmt: skip
-    kept = [index for index in kept if index != HOSTILE]
-    assert count(page) == f"{len(kept)} of {ROWS} neurons"
+    density, maximum = (layer().statistics[key] for key in ("density", "maximum"))
+    kept = [
+        index
+        for index in range(ROWS)
+        if 0.001 <= (density[index] or 0) <= 0.5 and (maximum[index] or 0) <= 30
+    ]
+    assert count(page) == f"{len([at for at in kept if at != HOSTILE])} of {ROWS} neurons"
     expect(page.locator(".columns")).to_have_attribute("open", "")
-    assert [node.input_value() for node in page.locator(".plots select").all()] == ["maximum", "maximum", "density", "maximum", "neuron"]  # fmt: skip
-    assert page.locator(".table-heads").inner_text().split() == ["neuron", "density", "maximum▼"]  # fmt: skip
+    plotted = [node.input_value() for node in page.locator(".plots select").all()]
+    assert plotted == ["maximum", "maximum", "density", "maximum", "neuron"]
+    heads = page.locator(".table-heads").inner_text().split()
+    assert heads == ["neuron", "density", "maximum▼"]
 
 
 @pytest.mark.parametrize(
@@ -296,6 +322,22 @@ def test_missing_scores_columns_and_rows_are_named_and_the_rest_is_shown(
     assert "Collecting is not complete: 40 of 50 neurons are here." in text
     assert "The run third has no scores. Run neuron-explainer simulate third" in text
     assert "density cannot be read: This is not here." in text
+
+
+def test_a_layer_of_which_some_neurons_were_collected_calls_them_by_their_own_numbers(
+    page: Page, tmp_path: Path
+) -> None:
+    folder = write_layer(tmp_path / "site")
+    path = folder / "api" / KEY / "columns.json"
+    collected = [100 + 2 * place for place in range(ROWS)]
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"neurons": collected}))
+    with serving_files(folder) as base:
+        open_layer(page, base, sort="-neuron", f="neuron:,120", at="110")
+        assert listed(page) == list(range(120, 98, -2))
+        expect(page.locator("[aria-selected=true] [data-column=neuron]")).to_have_text("110")
+        link = page.get_by_role("link", name="110", exact=True)
+        assert link.get_attribute("href") == f"?page=neuron&site={KEY}&neuron=110"
+        assert cell(page, 110, "explanation") == "no explanation"  # the texts of row 5
 
 
 def test_g_jumps_to_a_neuron_and_question_mark_lists_the_keys(page: Page, base: str) -> None:

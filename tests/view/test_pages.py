@@ -20,13 +20,15 @@ PAGES: dict[str, dict[str, str]] = {
     "compare": {"page": "compare", "neuron": str(HOSTILE)},
     "missing": {"page": "layer", "site": "nowhere"},
 }
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 everywhere = pytest.mark.parametrize("name", PAGES)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     problem = {"what": "explanations/half is not complete", "run": "neuron-explainer explain"}
-    with serving_files(write_layer(tmp_path_factory.mktemp("pages"), problems=[problem])) as address:  # fmt: skip
+    folder = write_layer(tmp_path_factory.mktemp("pages"), problems=[problem])
+    with serving_files(folder) as address:
         yield address
 
 
@@ -52,7 +54,17 @@ def _poison(told: Any) -> Any:
         return [_poison(item) for item in told]
     if not isinstance(told, dict):
         return told
-    texts = {"name", "explainer", "model", "what", "label", "cause", "message", "undefined", "stage"}
+    texts = {
+        "name",
+        "explainer",
+        "model",
+        "what",
+        "label",
+        "cause",
+        "message",
+        "undefined",
+        "stage",
+    }
     changed = {key: POISON if key in texts else _poison(value) for key, value in told.items()}
     if isinstance(told.get("failures"), dict):
         changed["failures"] = dict.fromkeys(told["failures"], POISON)
@@ -66,7 +78,11 @@ def _poison(told: Any) -> Any:
 @pytest.mark.parametrize("name", ["home", "layer", "compare"])
 def test_hostile_text_is_shown_and_nothing_else(page: Page, poisoned: str, name: str) -> None:
     dialogs: list[Dialog] = []
-    page.on("dialog", dialogs.append)
+
+    def note(dialog: Dialog) -> None:
+        dialogs.append(dialog)
+
+    page.on("dialog", note)
     open_named(page, poisoned, name)
     page.locator("main").hover()
     text = page.locator("body").evaluate("body => body.textContent")
@@ -91,31 +107,29 @@ def test_a_hostile_url_is_shown_as_text(page: Page, base: str) -> None:
 
 
 @everywhere
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_rule_of_wcag_a_and_aa_is_broken(
-    browser: Browser, base: str, name: str, scheme: str
-) -> None:
+def test_no_rule_of_wcag_a_and_aa_is_broken(page: Page, base: str, name: str) -> None:
     axe = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js")
-    with opened(browser, color_scheme=scheme) as page:
-        open_named(page, base, name)
-        page.evaluate(axe.read_text("utf-8"))
-        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-        found = page.evaluate("tags => axe.run(document, {runOnly: tags})", tags)
-    assert found["passes"]
-    broken = {
-        rule["id"]: [[node["html"][:200], node["failureSummary"]] for node in rule["nodes"][:3]]
-        for rule in found["violations"]
-    }
-    assert broken == {}
+    open_named(page, base, name)
+    page.evaluate(axe.read_text("utf-8"))
+    run = "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})"
+    # The dark scheme differs in its colours alone.
+    for scheme, rules in (("light", _RULES), ("dark", ["color-contrast"])):
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        found = page.evaluate(run, rules)
+        assert found["passes"]
+        broken = {
+            rule["id"]: [[node["html"][:200], node["failureSummary"]] for node in rule["nodes"][:3]]
+            for rule in found["violations"]
+        }
+        assert broken == {}, scheme
 
 
 @everywhere
-@pytest.mark.parametrize("width", [360, 768])
-def test_no_page_is_wider_than_the_screen(
-    browser: Browser, base: str, name: str, width: int
-) -> None:
-    with opened(browser, viewport={"width": width, "height": 800}) as page:
-        open_named(page, base, name)
+def test_no_page_is_wider_than_the_screen(page: Page, base: str, name: str) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    open_named(page, base, name)
+    for width in (360, 768):
+        page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
@@ -141,7 +155,8 @@ def test_colours_follow_the_scheme(browser: Browser, base: str) -> None:
             open_page(page, base)
             script = "getComputedStyle(document.documentElement).backgroundColor"
             grounds[scheme] = sum(map(int, page.evaluate(script)[4:-1].split(",")))
-    assert grounds["dark"] < 150 < 600 < grounds["light"]
+    assert grounds["dark"] < 150
+    assert grounds["light"] > 600
 
 
 def test_nothing_moves_for_those_who_asked_for_no_motion(page: Page, base: str) -> None:
@@ -149,7 +164,7 @@ def test_nothing_moves_for_those_who_asked_for_no_motion(page: Page, base: str) 
         open_named(page, base, name)
         style = "getComputedStyle(document.documentElement).scrollBehavior"
         assert page.evaluate(style) == "auto"
-        page.locator("button, a").first.hover()
+        page.locator("#top a").first.hover()
         assert page.evaluate("document.getAnimations().length") == 0
 
 
@@ -179,14 +194,14 @@ def test_back_and_forward_walk_through_pages_and_come_to_where_one_was(
     drawn(page)
     expect(page.locator(".trail [aria-current=page]")).to_contain_text("layer 0")
     page.evaluate("scrollTo(0, 120)")
-    page.get_by_role("link", name="Compare").click()
+    page.get_by_role("link", name="Compare").evaluate("link => link.click()")  # without scrolling
     drawn(page)
     expect(page.locator(".paired")).to_be_visible()
     assert page.evaluate("scrollY") == 0
     page.go_back()
     drawn(page)
     expect(page.locator(".count")).to_have_text("40 of 40 neurons")
-    page.wait_for_function("scrollY === 120")
+    page.wait_for_function("() => scrollY === 120")
     page.go_forward()
     drawn(page)
     expect(page.locator(".paired")).to_be_visible()

@@ -5,6 +5,7 @@ import { get, resource } from "./api.js";
 // One site's columns. `rows` is how many neurons there are; a row's place is its position in the files.
 export class Columns {
   #values = new Map();
+  #sorted = null;
 
   static async of(site, signal) {
     return new Columns(site, await get(resource(site, "columns"), { signal }));
@@ -52,23 +53,28 @@ export class Columns {
     }
   }
 
+  // All places, sorted by a column; the last order is remembered, as filters change more often than it does.
+  order({ key, descending }) {
+    const values = this.values(key);
+    if (this.#sorted?.values !== values || this.#sorted.descending !== descending) {
+      const places = Uint32Array.from({ length: this.rows }, (_, place) => place);
+      this.#sorted = { values, descending, places: sorted(places, values, descending) };
+    }
+    return this.#sorted.places;
+  }
+
   // A column computed from others, under a key of its own.
   add(key, values) {
     this.#values.set(key, values);
   }
 }
 
-// The places of rows that pass: `filters` is a Map of column to [low, high], null where open; `among` is
+// The places of rows that pass, in the order of `places`: `filters` is a Map of column to [low, high], null where open; `among` is
 // null or a Set of places. An undefined value passes no filter.
-export function passing(columns, filters, among) {
+export function passing(columns, places, filters, among = null) {
   const tests = [...filters].map(([key, [low, high]]) => [columns.values(key), low ?? -Infinity, high ?? Infinity]);
-  const kept = new Uint32Array(columns.rows);
-  let number = 0;
-  for (let place = 0; place < columns.rows; place++) {
-    if (among && !among.has(place)) continue;
-    if (tests.every(([values, low, high]) => values[place] >= low && values[place] <= high)) kept[number++] = place;
-  }
-  return kept.slice(0, number);
+  if (!tests.length && !among) return places;
+  return places.filter((place) => (!among || among.has(place)) && tests.every(([values, low, high]) => values[place] >= low && values[place] <= high));
 }
 
 // Sorted in place by a column; undefined values come last in either direction, equals as in the files.

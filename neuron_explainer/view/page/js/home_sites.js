@@ -45,7 +45,7 @@ function siteCells(site, lines) {
 }
 
 function runCell(site, run) {
-  return element("td", {}, element("a", { href: link({ page: "layer", site: site.key, run: run.key }) }, element("bdi", {}, readable(run.name))));
+  return element("td", { class: "run" }, element("a", { href: link({ page: "layer", site: site.key, run: run.key }) }, element("bdi", {}, readable(run.name))));
 }
 
 function scoreCells(site, run, summary) {

@@ -48,7 +48,7 @@ function card(explanation, neuron, workspace, axis, chosen) {
     element(
       "div",
       { class: "folds" },
-      explanation.table ? fold(`table-${run}`, `Its table of ${count(explanation.table.length)} tokens`, () => lookup(explanation, neuron.unit)) : null,
+      explanation.table ? fold(`table-${run}`, `Its table of ${count(explanation.table_rows ?? explanation.table.length)} tokens`, () => lookup(explanation, neuron.unit)) : null,
       explanation.scores.some(({ values }) => Object.keys(values).length > 2) ? fold(`scores-${run}`, "All scores", () => allScores(explanation.scores)) : null,
     ),
   );
@@ -78,7 +78,7 @@ function judged({ run, scores }, neuron, workspace, axis, chosen) {
   ];
 }
 
-function lookup({ table, otherwise }, unit) {
+function lookup({ table, table_rows: rows, otherwise }, unit) {
   const most = Math.max(1e-9, ...table.map(({ activation }) => Math.abs(activation)));
   const [before, at] = unit === "head" ? ["key", "query"] : ["after", "token"];
   const withBefore = table.some(({ previous }) => previous !== null);
@@ -86,7 +86,7 @@ function lookup({ table, otherwise }, unit) {
     scrolling("Table of tokens", element("table", { class: "token-table" },
       element("thead", {}, element("tr", {}, withBefore ? element("th", { scope: "col" }, before) : null, element("th", { scope: "col" }, at), element("th", { scope: "col", colspan: 2 }, "predicted, 0 to 10"), element("th", { scope: "col", class: "number" }, "share"))),
       element("tbody", {}, table.map((row) => element("tr", {}, withBefore ? element("td", {}, row.previous === null ? element("span", { class: "quiet" }, "any") : token(row.previous)) : null, element("td", {}, token(row.token)), levelCells(row.activation, most, 1), element("td", { class: "number quiet" }, percent(row.share, 1))))))),
-    element("p", { class: "quiet" }, `All other tokens: ${figure(otherwise, 2)}. Share: of the neuron's positive activation in the corpus.`),
+    element("p", { class: "quiet" }, rows > table.length ? `The ${table.length} highest. ` : "", `All other tokens: ${figure(otherwise, 2)}. Share: of the neuron's positive activation in the corpus.`),
   ];
 }
 

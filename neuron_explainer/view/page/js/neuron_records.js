@@ -12,6 +12,7 @@ import { figure, percent, readable, short } from "./text.js";
 
 const KINDS = { top: "Top", random: "Random", quantile: "Quantile", all: "All" };
 const MODES = { true: "Activations", stacked: "Stacked", overlaid: "Overlaid" };
+const JUDGED = { true: "Activations", stacked: "With verdicts" }; // one prediction for a whole record
 
 // What the URL asks for, as far as there is such a thing.
 export function view(neuron) {
@@ -23,7 +24,7 @@ export function view(neuron) {
     simulators.find(({ run }) => run === asked.run) ??
     simulators[0] ??
     null;
-  const mode = chosen && asked.mode in MODES ? asked.mode : "true";
+  const mode = chosen && Object.hasOwn(modesOf(neuron, simulators), asked.mode ?? "") ? asked.mode : "true";
   return { kinds, kind: kinds.includes(asked.records) ? asked.records : kinds[0], simulators, chosen, mode, full: asked.full === "1", flat: (asked.breaks ?? (asked.full === "1" ? "1" : "0")) === "0" };
 }
 
@@ -73,7 +74,7 @@ function controls(neuron, workspace, seen, redraw) {
     "div",
     { class: "controls" },
     choice("Records", seen.kinds.map((kind) => [kind, `${KINDS[kind]} ${number(kind)}`]), seen.kind, (kind) => redraw({ records: kind }), "records"),
-    seen.chosen ? choice("Show", Object.entries(MODES), seen.mode, (mode) => redraw({ mode }), "mode") : null,
+    seen.chosen ? choice("Show", Object.entries(modesOf(neuron, seen.simulators)), seen.mode, (mode) => redraw({ mode }), "mode") : null,
     seen.chosen && seen.mode !== "true" ? picker(seen, workspace, redraw) : null,
     choice("Length", [["", "Snippets"], ["1", "Full"]], seen.full ? "1" : "", (full) => redraw({ full, breaks: null }), "full"),
     element("label", {}, element("input", { type: "checkbox", checked: !seen.flat, "data-keep": "breaks", onchange: (event) => redraw({ breaks: event.target.checked ? "1" : "0" }) }), " line breaks"),
@@ -122,6 +123,10 @@ function simulationScale(records, chosen) {
 
 function simulationOf(record, chosen) {
   return chosen ? record.simulations.find(({ run, simulator }) => run === chosen.run && simulator === chosen.simulator) : undefined;
+}
+
+function modesOf(neuron, simulators) {
+  return simulators.every((one) => aboutSequences(neuron, one)) ? JUDGED : MODES;
 }
 
 function aboutSequences(neuron, chosen) {
@@ -180,9 +185,9 @@ function caption({ maximum, split, sequence, pair }, scale) {
   const digits = scale >= 1000 ? 0 : scale >= 100 ? 1 : scale >= 1 ? 2 : 3; // one column of figures
   return [
     element("span", { class: "strong", title: "maximum" }, figure(maximum, digits)),
-    pair ? element("span", {}, `${pair[0] - pair[1]} back`) : null,
-    split ? element("span", { class: "tag", title: "split" }, split) : null,
+    element("span", split ? { class: "tag", title: "split" } : {}, split ?? ""),
     element("span", { class: "quiet", title: "sequence of the corpus" }, `#${sequence}`),
+    pair ? element("span", {}, `${pair[0] - pair[1]} back`) : null,
   ];
 }
 

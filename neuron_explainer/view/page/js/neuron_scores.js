@@ -26,7 +26,7 @@ export function scoresOf(scores, axis, chosen) {
     "table",
     { class: "scores" },
     element("caption", { class: "visually-hidden" }, "Scores by simulator"),
-    element("thead", {}, element("tr", {}, ["simulator", metricsOf(scores), "score", "95 % interval", besideName(scores)].map((name, at) => element("th", { scope: "col", class: at > 1 ? "number" : null }, name)))),
+    element("thead", {}, element("tr", {}, ["simulator", metricsOf(scores), ["score", element("span", { class: "ends" }, "95 % interval")], besideName(scores)].map((name, at) => element("th", { scope: "col", class: at > 1 ? "number" : null }, name)))),
     element("tbody", {}, [...scores].sort((a, b) => a.null - b.null).map((score) => row(score, axis, chosen === score.simulator))),
   );
 }
@@ -45,16 +45,15 @@ function row(score, axis, chosen) {
   const beside = score.values[BESIDE[metric]?.[0]];
   const name = element("th", { scope: "row", class: score.null ? "null" : null }, element("bdi", {}, readable(score.simulator)), score.null ? element("span", { class: "tag" }, "null") : null);
   const attributes = { class: [score.null ? "null" : "", chosen ? "chosen" : ""].join(" ").trim() || null };
-  if (score.failure) return element("tr", attributes, name, element("td", { colspan: 4, class: "failed" }, `failed: ${readable(score.failure.cause)}`, said(score.failure.message)));
-  if (!shown) return element("tr", attributes, name, element("td", { colspan: 4, class: "quiet" }, "not scored"));
-  if (shown.value === null) return element("tr", attributes, name, element("td", { colspan: 4, class: "quiet" }, `undefined: ${readable(shown.undefined ?? "no reason was kept")}`));
+  if (score.failure) return element("tr", attributes, name, element("td", { colspan: 3, class: "failed" }, `failed: ${readable(score.failure.cause)}`, said(score.failure.message)));
+  if (!shown) return element("tr", attributes, name, element("td", { colspan: 3, class: "quiet" }, "not scored"));
+  if (shown.value === null) return element("tr", attributes, name, element("td", { colspan: 3, class: "quiet" }, `undefined: ${readable(shown.undefined ?? "no reason was kept")}`));
   return element(
     "tr",
     attributes,
     name,
-    element("td", { class: "plot" }, bar(shown, axis, metric)),
-    element("td", { class: "number" }, figure(shown.value, 2)),
-    element("td", { class: "number quiet" }, shown.interval ? `${figure(shown.interval[0], 2)} … ${figure(shown.interval[1], 2)}` : "–"),
+    element("td", { class: "score-bar" }, bar(shown, axis, metric)),
+    element("td", { class: "number" }, figure(shown.value, 2), element("span", { class: "ends quiet" }, shown.interval ? `${figure(shown.interval[0], 2)} … ${figure(shown.interval[1], 2)}` : "–")),
     element("td", { class: "number" }, beside ? (beside.value === null ? "undefined" : figure(beside.value, 2)) : ""),
   );
 }

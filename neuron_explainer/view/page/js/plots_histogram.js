@@ -41,11 +41,10 @@ function counts(bins, places = null) {
   return made.slice(0, BINS);
 }
 
-export function axis(scale, name = "x") {
-  const most = name === "x" ? 4 : 3;
+export function axis(scale, name = "x", number = name === "x" ? 4 : 3) {
   return show(
     element("div", { class: `ticks ${name}`, "aria-hidden": "true" }),
-    ticks(scale, most).map((value) => tick(name, scale.to(value), short(value))),
+    ticks(scale, number).map((value) => tick(name, scale.to(value), short(value))),
   );
 }
 

@@ -16,7 +16,9 @@ export function plotsPanel({ entries, picked, brushed, toggled, signal }) {
     const wanted = JSON.stringify([view.histograms, view.x, view.y]);
     if (wanted !== drawn) {
       parts = [...histograms(view, columns, entries, picked, brushed), scatterPart({ view, columns, entries, picked, brushed, signal })];
+      const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
       show(body, parts.map((part) => part.node));
+      if (focused) body.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
       drawn = wanted;
     }
     parts.forEach((part) => part.update(view.filters, kept));

@@ -10,6 +10,7 @@ const SPARE = 6; // rows drawn beyond each edge of the view
 // in view, `opened(place)` of Enter or a double click, `moved(place, pointed)` of the row that is current, and whether it was clicked.
 export class Table {
   #order = new Uint32Array();
+  #shown = []; // columns, as of the last time they were asked for
   #drawn = new Map();
   #current = -1; // position in the order
   #frame = 0;
@@ -61,12 +62,14 @@ export class Table {
   redraw() {
     this.#drawn.forEach((row) => row.remove());
     this.#drawn.clear();
-    const columns = this.columns();
+    const columns = (this.#shown = this.columns());
     this.node.style.setProperty("--columns", columns.map(({ least, share }) => `minmax(${least}rem, ${share}fr)`).join(" "));
     this.node.style.setProperty("--least", `${columns.reduce((sum, { least }) => sum + least + 1, 1)}rem`);
     this.node.setAttribute("aria-rowcount", this.#order.length + 1);
     this.node.setAttribute("aria-colcount", columns.length);
+    const focused = this.head.contains(document.activeElement) ? document.activeElement.dataset.sort : null;
     show(this.head, columns.map((column, place) => this.#heading(column, place)));
+    if (focused) this.head.querySelector(`[data-sort="${CSS.escape(focused)}"]`)?.focus();
     this.#render();
   }
 
@@ -91,7 +94,8 @@ export class Table {
     const tall = Math.min(full, TALLEST);
     const high = Math.max(row, this.node.clientHeight - this.head.offsetHeight);
     const factor = full > tall ? (full - high) / (tall - high) : 1;
-    return { row, full, tall, high, factor, top: this.node.scrollTop * factor };
+    const scrolled = this.node.scrollTop;
+    return { row, full, tall, high, factor, scrolled, top: scrolled * factor };
   }
 
   #render() {
@@ -104,10 +108,9 @@ export class Table {
       row.remove();
       this.#drawn.delete(position);
     }
-    const columns = this.columns();
     for (let position = first; position < last; position++) {
-      if (!this.#drawn.has(position)) this.#insert(position, columns);
-      const y = position * view.row - view.top + this.node.scrollTop;
+      if (!this.#drawn.has(position)) this.#insert(position, this.#shown);
+      const y = position * view.row - view.top + view.scrolled;
       this.#drawn.get(position).style.setProperty("transform", `translateY(${y}px)`);
     }
     this.wanted([...this.#order.subarray(first, last)]);
@@ -132,12 +135,12 @@ export class Table {
   #heading(column, number) {
     const is = this.sort().key === column.key;
     const direction = is ? (this.sort().descending ? "descending" : "ascending") : "none";
-    const label = [element("span", { class: "name" }, column.label), column.hint ? element("span", { class: "hint" }, column.hint) : null];
-    const arrow = element("span", { class: "arrow", "aria-hidden": "true" }, is ? (this.sort().descending ? "▼" : "▲") : "");
+    const arrow = is ? element("span", { class: "arrow", "aria-hidden": "true" }, this.sort().descending ? "▼" : "▲") : null;
+    const label = [element("span", { class: "name" }, column.label, arrow), column.hint ? element("span", { class: "hint" }, column.hint) : null];
     return element(
       "div",
       { role: "columnheader", class: `cell ${column.kind}`, "aria-colindex": number + 1, "aria-sort": column.sortable ? direction : null },
-      column.sortable ? element("button", { type: "button", "data-sort": column.key, onclick: () => this.#sortBy(column) }, label, arrow) : label,
+      column.sortable ? element("button", { type: "button", "data-sort": column.key, onclick: () => this.#sortBy(column) }, label) : label,
     );
   }
 
@@ -145,7 +148,6 @@ export class Table {
     const now = this.sort();
     const descending = now.key === column.key ? !now.descending : column.kind === "number" && column.key !== "neuron";
     this.sorted({ key: column.key, descending });
-    this.head.querySelector(`[data-sort="${CSS.escape(column.key)}"]`)?.focus();
     announce(`Sorted by ${column.label}, ${descending ? "descending" : "ascending"}`);
   }
 
@@ -190,7 +192,8 @@ export class Table {
   }
 
   #reveal(position, middle) {
-    const { row, high, factor, top } = this.#view();
+    const { row, tall, high, factor, top } = this.#view();
+    this.body.style.setProperty("height", `${tall}px`); // else there is nowhere to scroll to yet
     const y = position * row;
     let to = top;
     if (middle) to = Math.max(0, y - high / 2);

@@ -52,12 +52,21 @@ export function neuronColumn(columns, site) {
 
 // Scores to three places; other figures to as many as their column needs, so that points stand in line.
 export function numberColumn(column, columns, names) {
-  const write = column.kind === "score" ? figure : writerOf(columns.values(column.key) ?? []);
-  const cell = (place) => write(nullable(columns.values(column.key)?.[place]));
+  const values = columns.values(column.key);
+  const write = column.kind === "score" ? figure : writerOf(values);
+  const cell = (place) => write(nullable(values?.[place]));
   return { key: column.key, ...names, kind: "number", least: 5.6, share: 0.7, sortable: true, cell };
 }
 
+const writers = new WeakMap(); // by values: they are many, and stay as they are
+
 function writerOf(values) {
+  if (!values) return short;
+  if (!writers.has(values)) writers.set(values, newWriter(values));
+  return writers.get(values);
+}
+
+function newWriter(values) {
   const known = values.filter((value) => !Number.isNaN(value));
   const most = known.reduce((high, value) => Math.max(high, Math.abs(value)), 0);
   if (!known.length || scaleOf(known).log || most >= 1e5) return short;

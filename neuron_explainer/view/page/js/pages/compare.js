@@ -1,7 +1,7 @@
 // Two runs over the same neurons: where they differ most, by how much on average, and both side by side.
 
 import { Unavailable } from "../api.js";
-import { Columns, passing, readSort, sorted, writeFilters, writeSort } from "../columns.js";
+import { Columns, passing, readSort, writeFilters, writeSort } from "../columns.js";
 import { fillDetail } from "../compare_neuron.js";
 import { chooseMeasure, DIFFERENCE, differences, measures, paired, readList, readRuns, SIZE } from "../compare_view.js";
 import { element, show } from "../dom.js";
@@ -22,7 +22,11 @@ export function title(state, workspace) {
 export async function draw(main, { state, workspace, signal }) {
   const runs = readRuns(state, workspace);
   if (!runs) throw new Unavailable("Comparing needs two runs over the same neurons.", "neuron-explainer explain --run NAME", 404);
-  const chooser = (rest) => show(main, element("h1", {}, "Compare two runs"), selects(state, workspace, runs, rest), rest.node);
+  const chooser = (rest) => {
+    const focused = document.activeElement?.getAttribute("aria-label");
+    show(main, element("h1", {}, "Compare two runs"), selects(state, workspace, runs, rest), rest.node);
+    if (focused) main.querySelector(`.selects [aria-label="${CSS.escape(focused)}"]`)?.focus();
+  };
   if (!runs.sites.length) return chooser({ node: element("p", { class: "notice" }, "These two runs have no site in common.") });
   const site = siteAt(workspace, runs.sites.includes(state.site) ? state.site : runs.sites[0]);
   const columns = await Columns.of(site.key, signal);
@@ -188,14 +192,17 @@ class ComparePage {
   #apply({ keep = true } = {}) {
     const { filters, sort } = this.view;
     const both = new Map([[SIZE, [null, null]], ...filters]);
-    const kept = passing(this.columns, both, null);
-    this.table.fill(sorted(kept, this.columns.values(sort.key), sort.descending), { keep });
+    const kept = passing(this.columns, this.columns.order(sort), both);
+    this.table.fill(kept, { keep });
     this.plot.kept(kept);
     this.plot.set({ x: filters.get(this.chosen.a.key) ?? null, y: filters.get(this.chosen.b.key) ?? null });
     const says = `${count(kept.length)} of ${count(this.columns.rows)} ${units(this.site, this.columns.rows)}`;
     if (this.count.textContent !== says) show(this.count, says);
     const names = (key) => (key === this.chosen.a.key ? "A" : key === this.chosen.b.key ? "B" : key);
-    show(this.chips, filterChips(filters, names, (key) => this.#limit(new Map([[key, null]]), true)));
+    show(this.chips, filterChips(filters, names, (key) => {
+      this.table.node.focus(); // the button is about to go
+      this.#limit(new Map([[key, null]]), true);
+    }));
   }
 
   #choose(place, pause) {

@@ -8,6 +8,8 @@ import { link } from "../route.js";
 import { layerName, siteAt } from "../sites.js";
 import { count, metricName, readable } from "../text.js";
 
+const TOGETHER = 4; // summaries asked for at a time
+
 export function title(state, workspace) {
   const subject = workspace.subjects.find(({ key }) => key === state.subject);
   return subject ? readable(subject.name) : "Neurons";
@@ -87,26 +89,29 @@ async function fillSubject(sites, rows, figures, node, signal) {
   const watched = new ResizeObserver(redraw);
   watched.observe(node);
   signal.addEventListener("abort", () => watched.disconnect());
-  for (const [place, site] of sites.entries()) {
+  const fetchOne = async (site, place) => {
     try {
       const summary = await get(resource(site.key, "summary"), { signal });
       rows[place].fill(summary);
       figures.forEach((made) => made.add(site, summary));
-      for (const failure of summary.failures) {
-        const known = failures.get(failure.run) ?? new Map();
-        known.set(failure.cause, (known.get(failure.cause) ?? 0) + failure.neurons);
-        failures.set(failure.run, known);
-      }
+      summary.failures.forEach((failure) => addFailure(failures, failure));
     } catch (error) {
-      if (signal.aborted) return;
-      rows[place].broken(error);
+      if (!signal.aborted) rows[place].broken(error);
     }
+  };
+  for (let first = 0; first < sites.length && !signal.aborted; first += TOGETHER) {
+    await Promise.all(sites.slice(first, first + TOGETHER).map((site, offset) => fetchOne(site, first + offset)));
     redraw();
   }
   for (const [run, causes] of failures) {
     const cell = [...node.querySelectorAll("[data-failures]")].find(({ dataset }) => dataset.failures === run);
     if (cell) show(cell, [...causes].map(([cause, number]) => `${readable(cause)} (${count(number)})`).join(", "));
   }
+}
+
+function addFailure(failures, { run, cause, neurons }) {
+  const known = failures.get(run) ?? new Map();
+  failures.set(run, known.set(cause, (known.get(cause) ?? 0) + neurons));
 }
 
 // One figure a run and kind of unit, so that a layer has one bar in it.
@@ -147,7 +152,7 @@ function layerEntry(site, run, line) {
 }
 
 function runTable(workspace, runs) {
-  const heads = ["Run", "Explainer", "Language model", "Simulators", "Sites", "State", "Failures", ""];
+  const heads = ["Run", "Explainer", "Language model", "Simulators", "Sites", "State", "Failures", "Beside another"];
   return element(
     "div",
     { class: "wide", tabindex: "0", role: "region", "aria-label": "Runs" },

@@ -1,7 +1,7 @@
 // The neurons of a site: a table to sort, search and filter, and the distributions of their figures.
 
 import { Unavailable } from "../api.js";
-import { Columns, passing, sorted } from "../columns.js";
+import { Columns, passing } from "../columns.js";
 import { announce, element, show } from "../dom.js";
 import { needed, readView, writeView } from "../layer_view.js";
 import { plotsPanel } from "../plots_panel.js";
@@ -197,8 +197,8 @@ class LayerPage {
 
   #apply({ keep = true } = {}) {
     const { filters, sort } = this.view;
-    const kept = passing(this.columns, filters, this.#found.rows);
-    this.table.fill(sorted(kept, this.columns.values(sort.key), sort.descending), { keep });
+    const kept = passing(this.columns, this.columns.order(sort), filters, this.#found.rows);
+    this.table.fill(kept, { keep });
     if (this.view.plots && this.columns.known.length) this.plots.update(this.view, this.columns, kept);
     this.panel.update(this.view, this.columns);
     this.none.hidden = kept.length > 0 || !this.columns.rows;
@@ -213,12 +213,16 @@ class LayerPage {
     const names = (key) => this.entries.find((entry) => entry.key === key)?.name ?? key;
     const clear = () => {
       this.box.value = "";
+      this.table.node.focus();
       this.set({ filters: new Map(), q: "" });
       announce("Filters cleared");
     };
     show(
       this.chips,
-      filterChips(this.view.filters, names, (key) => this.#limit(new Map([[key, null]]))),
+      filterChips(this.view.filters, names, (key) => {
+        this.table.node.focus(); // the button is about to go
+        this.#limit(new Map([[key, null]]));
+      }),
       on ? element("button", { type: "button", class: "clear", onclick: clear }, "Clear filters") : null,
     );
     show(this.note, this.#notes());
@@ -234,9 +238,24 @@ class LayerPage {
       run && !run.main ? [`The run ${readable(run.name)} has no scores. Run `, element("code", {}, `neuron-explainer simulate ${readable(run.name)}`), " and then ", element("code", {}, `neuron-explainer score ${readable(run.name)}`)] : null,
       ...common.map((word) => `“${word}” stands in more than 20,000 ${units(this.site)} and narrows nothing.`),
       broken ? [`The search index cannot be read: ${readable(broken.message)}`] : null,
-      ...[...this.columns.broken].map(([key, error]) => [`${key} cannot be read: ${readable(error.message)}`, error.run ? [". Run ", element("code", {}, readable(error.run))] : null]),
+      ...this.#broken(),
     ];
     return said.filter(Boolean).map((what) => element("p", { class: "notice" }, what));
+  }
+
+  // One damaged file may hold several columns.
+  #broken() {
+    const byCause = new Map();
+    for (const [key, error] of this.columns.broken) {
+      const known = byCause.get(error.message) ?? { error, names: [] };
+      known.names.push(this.entries.find((entry) => entry.key === key)?.name ?? key);
+      byCause.set(error.message, known);
+    }
+    return [...byCause.values()].map(({ error, names }) => [
+      element("b", {}, names.join(", ")),
+      ` cannot be read: ${readable(error.message)}`,
+      error.run ? [". Run ", element("code", {}, readable(error.run))] : null,
+    ]);
   }
 
   // The URL follows at once where a link may lead away, else when the keys rest.
