@@ -1,6 +1,7 @@
 """What a site's table of neurons is sorted and filtered by: one number a neuron and column."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,9 @@ class Score:
 
 def neurons_of(site: SiteEntry, chosen: Sequence[int] | None = None) -> NDArray[np.int32]:
     """The indices of the neurons that were collected, or of those `chosen`, sorted (rows,)."""
+    if _is_range(site):
+        found = np.arange(site.neurons, dtype=np.int32)
+        return found if chosen is None else found[np.isin(found, chosen)]
     held = [
         folder.read_all(table, ["neuron"])["neuron"].to_numpy()
         for folder, table in _tables(site)
@@ -52,6 +56,18 @@ def neurons_of(site: SiteEntry, chosen: Sequence[int] | None = None) -> NDArray[
     ]
     found = np.unique(np.concatenate([np.array([], np.int32), *held])).astype(np.int32)
     return found if chosen is None else found[np.isin(found, chosen)]
+
+
+def _is_range(site: SiteEntry) -> bool:
+    """Whether all neurons from 0 on were collected, as far as manifests tell: nothing is read."""
+    listed, stop = site.folder.manifest()["shards"], 0
+    if "format" in site.folder.config:
+        return False
+    for shard, file in site.folder.shards("neurons"):
+        if shard.start != stop or listed[file].get("rows") != shard.stop - shard.start:
+            return False
+        stop = shard.stop
+    return stop > 0
 
 
 def _tables(site: SiteEntry) -> list[tuple[Folder, str]]:
@@ -125,9 +141,8 @@ def _aligned(
 ) -> NDArray[np.float64]:
     parts = []
     for _, file in simulator.folder.shards(name):
-        table = simulator.folder.read(file)
-        if metric in table.column_names:  # one that was written before there was such a metric
-            parts.append(table.select(["neuron", metric]))
+        with suppress(KeyError):  # it may have been written before there was such a metric
+            parts.append(simulator.folder.read(file, ["neuron", metric]))
     return _spread(pa.concat_tables(parts), metric, neurons) if parts else _undefined(neurons)
 
 

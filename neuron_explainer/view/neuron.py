@@ -140,11 +140,17 @@ def _nearest(site: SiteEntry, neuron: int, told: list[Told]) -> list[Resource] |
     table = _optional(site, "nearest", neuron)
     if table is None:
         return None
-    others = table["other"].to_pylist()
+    columns = [table[name].to_pylist() for name in ("direction", "other", "cosine")]
+    others = columns[1]
     texts = next((texts for each in told if (texts := each.texts_of(others))), {})
     return [
-        {"neuron": other, "cosine": number(cosine), "explanation": texts.get(other)}
-        for other, cosine in zip(others, table["cosine"].to_pylist(), strict=True)
+        {
+            "direction": direction,
+            "neuron": other,
+            "cosine": number(cosine),
+            "explanation": texts.get(other),
+        }
+        for direction, other, cosine in zip(*columns, strict=True)
     ]
 
 

@@ -118,6 +118,7 @@ class TokenMean(Shape):
 class Alike(Shape):
     """A neuron that is alike."""
 
+    direction: Literal["output", "input"]
     neuron: int
     cosine: Number
     explanation: str | None

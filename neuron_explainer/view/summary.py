@@ -32,10 +32,12 @@ def summary_resource(site: SiteEntry) -> Resource:
 
 
 def _line(run: RunEntry, simulator: SimulatorEntry, metric: str, site: SiteEntry) -> dict[str, Any]:
-    table = simulator.folder.read_all(f"{site.name}/scores")
+    of_tokens = metric.startswith("correlation")
+    columns = [metric, f"{metric}_undefined", *([_RANDOM_ONLY] if of_tokens else [])]
+    table = simulator.folder.read_all(f"{site.name}/scores", columns)
     values = _values(table, metric)
     reasons = Counter(filter(None, table[f"{metric}_undefined"].to_pylist()))
-    random = _values(table, _RANDOM_ONLY) if metric.startswith("correlation") else None
+    random = _values(table, _RANDOM_ONLY) if of_tokens else None
     edges = _EDGES[simulator.predicts]
     return {
         "run": run.key,

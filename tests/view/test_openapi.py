@@ -46,7 +46,7 @@ def test_every_reply_is_what_the_schema_says(api: Any) -> None:
 
         @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(), data=st.data())
-        def check(case: Case, data: Any) -> None:
+        def check(case: Case[Any], data: Any) -> None:
             for name in case.path_parameters or {}:
                 if data.draw(st.integers(0, 3), label=f"known {name}"):
                     case.path_parameters[name] = data.draw(KNOWN[name], label=name)

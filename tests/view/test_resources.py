@@ -303,3 +303,24 @@ def test_what_is_imported_is_shown_with_what_it_has(
     assert page["explanations"][0]["scores"][0]["simulator"] == "imported"
     assert page["explanations"][0]["scores"][0]["values"] == {}
     assert found[f"{site}/summary.json"]["scores"] == []
+
+
+def test_what_the_weights_say_is_shown_where_it_was_collected(tmp_path: Path) -> None:
+    here = MadeWorkspace(tmp_path / "here", 20, runs=RUNS[:1], simulated=False).write()
+    folder = RecordSet(here.data, SUBJECT, SITE).folder
+    effects = pa.table({"neuron": [3, 3, 3], "token": [5, 6, 7], "effect": [0.5, -0.1, -0.9]})
+    directions = ["output", "output", "input"]
+    like = pa.table(
+        {"neuron": [3] * 3, "direction": directions, "other": [4, 9, 4], "cosine": [0.9, -0.5, 0.1]}
+    )
+    folder.write({"input_tokens-00000-00019.parquet": effects, "nearest-00000-00019.parquet": like})
+    resources = Resources(here)
+    page = orjson.loads(resources.neuron(MADE, 0, 3))
+    assert [each["effect"] for each in page["excites"]] == [0.5]
+    assert [each["effect"] for each in page["inhibits"]] == [-0.9, -0.1]
+    assert [(each["direction"], each["neuron"]) for each in page["nearest"]] == [
+        *(("output", 4), ("output", 9), ("input", 4))
+    ]
+    assert page["nearest"][0]["explanation"].startswith("mentions of")
+    other = orjson.loads(resources.neuron(MADE, 0, 5))
+    assert (other["excites"], other["nearest"]) == ([], [])

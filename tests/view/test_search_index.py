@@ -37,7 +37,8 @@ def built(texts: list[list[str]]) -> SearchIndex:
 
 def rows_with(index: SearchIndex, word: str) -> list[int]:
     """What the page does to find a word."""
-    return index.bucket(bucket_of(word, index.buckets))["words"].get(word, [])
+    found: list[int] = index.bucket(bucket_of(word, index.buckets))["words"].get(word, [])
+    return found
 
 
 @given(ROWS)

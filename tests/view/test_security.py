@@ -195,7 +195,7 @@ def test_a_script_may_bring_the_token_as_a_bearer(made: MadeWorkspace) -> None:
     asked = client(made, Access("gpu.example", TOKEN), "http://gpu.example:7861")
     assert asked.get(LIST, headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
     assert asked.get(LIST, headers={"authorization": "Bearer other"}).status_code == 401
-    assert asked.get(LIST, headers={"authorization": b"Bearer \xff"}).status_code == 401
+    assert asked.get(LIST, headers={b"authorization": b"Bearer \xff"}).status_code == 401
 
 
 def test_the_url_a_token_is_taken_from_leads_nowhere_else(made: MadeWorkspace) -> None:

@@ -46,15 +46,20 @@ export function tokenTable({ token_table: rows, unit }) {
 export function nearestOf({ nearest, unit }) {
   if (!nearest) return unit === "head" ? null : part("Nearest", element("p", { class: "quiet" }, "Not known for this site."));
   if (!nearest.length) return part("Nearest", element("p", { class: "quiet" }, "No other was collected."));
-  return part(
-    "Nearest",
-    element("ol", { class: "nearest" }, nearest.map(({ neuron, cosine, explanation }) =>
+  const sides = [["output", "By the cosine of what they write."], ["input", "By the cosine of what they read."]];
+  return part("Nearest", sides.map(([side, said]) => alike(nearest.filter(({ direction }) => (direction ?? "output") === side), said)));
+}
+
+function alike(neurons, said) {
+  if (!neurons.length) return null;
+  return [
+    element("ol", { class: "nearest" }, neurons.map(({ neuron, cosine, explanation }) =>
       element("li", {},
         element("a", { href: link({ ...state(), neuron, open: null }) }, String(neuron)),
         element("span", { class: "number quiet" }, figure(cosine, 2)),
         element("span", { class: "said", dir: "auto" }, explanation ? readable(explanation) : element("span", { class: "quiet" }, "no explanation")),
       ))),
-    element("p", { class: "quiet note" }, "By the cosine of what they write."),
-  );
+    element("p", { class: "quiet note" }, said),
+  ];
 }
 
