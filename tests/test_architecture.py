@@ -90,7 +90,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("terminal",),
     ("selection",),
     ("pipeline", "best_of", "show"),
-    ("commands.options", "commands.model_options", "commands.output"),
+    ("commands.options", "commands.corpus_options", "commands.model_options", "commands.output"),
     ("commands.view_options",),
     ("commands.neuronpedia_options", "commands.training_options"),
     ("commands.*",),

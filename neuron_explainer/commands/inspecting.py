@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from neuron_explainer.commands import corpus_options as text
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 from neuron_explainer.config import SaeSettings, SubjectSettings
@@ -17,8 +18,8 @@ def inspect(
     sites: option.SiteOption = None,
     sae: option.SaeOption = None,
     corpus: option.CheckCorpus = None,
-    split_on: option.SplitOn = "file",
-    text_field: option.TextField = "text",
+    split_on: text.SplitOn = "file",
+    text_field: text.TextField = "text",
     device: option.DeviceOption = "cpu",
     dtype: option.TypeOption = "float32",
     module: option.ModuleOption = None,

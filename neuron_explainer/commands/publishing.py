@@ -111,7 +111,7 @@ def _publish_site(
     folder: Path | None,
     as_json: bool,
 ) -> None:
-    from neuron_explainer.runner import parse_neurons
+    from neuron_explainer.neuron_list import parse_neurons
     from neuron_explainer.runs import Run
     from neuron_explainer.view.resources import Resources
     from neuron_explainer.view.static import count_files, write_site
