@@ -41,8 +41,8 @@ def inspect(
     model: Any = load_subject(configuration.build(SubjectSettings, given, "inspect"))
     report: dict[str, Any] = {"subject": subject, **inspection.about(model)}
     if sae is not None:
-        text = (Path(corpus), split_on, text_field) if corpus else None
-        report["autoencoder"] = _autoencoder(model, SaeSettings(sae, *(sites or ())), text)
+        read = (Path(corpus), split_on, text_field) if corpus else None
+        report["autoencoder"] = _autoencoder(model, SaeSettings(sae, *(sites or ())), read)
     output.show(report if as_json else _lines(report), as_json)
 
 
