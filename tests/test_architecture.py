@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("histogram", "firing", "head_pairs"),
         *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
         *("few_shot_heads", "pair_text"),
-        *("conversation",),
+        *("conversation", "neuron_list"),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
     ),
     # parts that several implementations of one package share
@@ -38,9 +38,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *(
             "score.rows",
             "score.bootstrap",
-            *("subjects.tokenizer", "subjects.reading"),
+            *("subjects.tokenizer", "subjects.one_sequence"),
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
             *("subjects.loading", "subjects.structure", "subjects.interventions"),
+            *("subjects.hub", "subjects.reading"),
             "subjects.attention",
             *("subjects.autoencoder", "subjects.sparse_*"),
             "simulate.asking",
@@ -56,14 +57,21 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("explain.attention_head",),
         *("explain.lookup", "explain.n_gram", "simulate.lookup", "simulate.nulls"),
         *("score.correlation", "score.variance", "score.calibration", "score.statistics"),
-        *("score.panel", "subjects.huggingface", "subjects.sparse", "subjects.negative", "llm.*"),
+        *(
+            "score.panel",
+            "subjects.huggingface",
+            "subjects.sparse",
+            "subjects.negative",
+            "subjects.chosen",
+            "llm.*",
+        ),
         *("score.classification", "score.sequences", "score.population", "score.degraded"),
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
         *("simulate.pair_detection", "simulate.pair_distance"),
     ),
     (
-        *("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+        *("runner", "shard_work", "record_rows", "record_set", "runs", "fits", "prompt_hashes"),
         "subject_loading",
     ),
     # stages: what a command runs
@@ -78,13 +86,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "score.over_corpus",
         "score.checks",
     ),
-    ("interchange.*", "compare.*", "publish.*", "view.*"),
+    ("interchange.*", "compare.*", "publish.*", "train.*", "view.*"),
     ("terminal",),
     ("selection",),
     ("pipeline", "best_of", "show"),
     ("commands.options", "commands.model_options", "commands.output"),
     ("commands.view_options",),
-    ("commands.neuronpedia_options",),
+    ("commands.neuronpedia_options", "commands.training_options"),
     ("commands.*",),
     ("cli",),
     ("__main__",),
@@ -105,6 +113,7 @@ FREE = (
     ("simulate.verdicts", "simulate.*"),
     ("score.sequences", "score.classification"),
     ("shard_work", "runner"),
+    ("record_set", "record_rows"),
     ("score.panel", "score.*"),  # it is those scores, computed together
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),
@@ -117,9 +126,13 @@ FREE = (
     ("subjects.structure", "subjects.*"),
     ("subjects.attention", "subjects.weights"),
     ("subjects.interventions", "subjects.autoencoder"),
+    ("subjects.loading", "subjects.hub"),
+    ("subjects.reading", "subjects.places"),
+    ("subjects.sparse_*", "subjects.hub"),
     ("subjects.sparse_*", "subjects.autoencoder"),
     ("subjects.sparse_*", "subjects.sparse_*"),
     ("compare.*", "compare.*"),  # one report, in several files
+    ("train.*", "train.*"),  # one training, in several files
     ("score.summary", "score.stage"),
     ("commands.explaining", "commands.selecting"),  # explain --best-of ends in a selection
     ("score.checks", "score.strata"),
@@ -129,20 +142,28 @@ FREE = (
     ("score.over_corpus", "score.joined"),
     ("score.over_corpus", "score.strata"),
 )
-STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "view")
+STAGES = (
+    *("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "train"),
+    "view",
+)
 # a stage that reads what another offers
 READS = (
     ("compare.*", "score.*"),
     ("publish.*", "score.summary"),
     ("view.*", "score.*"),
     ("view.live_simulation", "simulate.marking"),
+    # a training reads the activations that would be collected: the same text, cut the same way
+    ("train.buffer", "collect.excerpts"),
+    ("train.stage", "collect.stage"),
 )
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device
-    "torch": ("subjects.*", "collect.*", "llm.local", "llm.local_*"),
+    # train: an autoencoder is trained where the subject's activations are
+    "torch": ("subjects.*", "collect.*", "train.*", "llm.local", "llm.local_*"),
     "transformers": ("subjects.*", "llm.local", "llm.local_*"),
     "huggingface_hub": ("publish.hub", "subjects.*"),
+    "datasets": ("collect.datasets_corpus",),
     **dict.fromkeys(
         ("openai", "httpx", "httpx2", "aiohttp", "requests", "urllib", "http"),
         ("llm.*", "publish.hub", "interchange.*"),
@@ -151,8 +172,10 @@ WHO_MAY_IMPORT = {
 }
 WHO_MAY_SPEAK = ("cli", "commands.output")
 WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli", "commands.uploading")  # for keys
-HEAVY = {"torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"}
-HEAVY |= {"fastapi", "starlette", "uvicorn"}
+HEAVY = {
+    *("torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"),
+    *("datasets", "fastapi", "starlette", "uvicorn"),
+}
 
 
 def _fits(module: str, patterns: tuple[str, ...]) -> bool:
@@ -276,6 +299,7 @@ def _public(
         "import neuron_explainer.records, neuron_explainer.config, neuron_explainer.registry",
         "sys.argv = ['neuron-explainer', '--help']; main()",
         "sys.argv = ['neuron-explainer', 'collect', '--help']; main()",
+        "sys.argv = ['neuron-explainer', 'train-sae', '--help']; main()",
     ],
 )
 def test_importing_the_package_and_asking_for_help_load_nothing_heavy(code: str) -> None:
@@ -305,6 +329,8 @@ def test_the_rules_catch_what_they_are_for() -> None:
     assert not _may("view.neuron", "compare.stage")
     assert _may("view.neuron", "score.strata")
     assert not _may("publish.card", "explain.lookup")
+    assert not _may("train.stage", "score.stage")
+    assert not _may("collect.stage", "train.stage")
     assert _may("publish.facts", "score.summary")
     assert _may("simulate.stage", "runner")
     assert _may("score.panel", "score.correlation")

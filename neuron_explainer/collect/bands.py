@@ -66,8 +66,9 @@ class BandReservoirs:
         self._maxima = torch.empty((neurons, min(excerpts, remembered)))
         self._known = 0  # columns of it that are filled
         self._remembered = torch.zeros(excerpts, dtype=torch.bool)
-        chosen = np.random.default_rng(seed).permutation(excerpts)[:remembered]
-        self._remembered[torch.from_numpy(chosen)] = True
+        chosen = np.arange(excerpts, dtype=np.int32)
+        np.random.default_rng(seed).shuffle(chosen)
+        self._remembered[torch.from_numpy(chosen[:remembered])] = True
         self._rates = {
             band: _sampling(band, per_band, excerpts)
             for band, (low, _) in enumerate(BANDS)

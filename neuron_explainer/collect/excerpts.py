@@ -1,7 +1,7 @@
 """A corpus cut into excerpts, tokenised once, stored once, read back in batches."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -18,6 +18,7 @@ from neuron_explainer.store import Folder, replacing
 from neuron_explainer.subjects.base import Tokenizer
 
 _WINDOW = 1024  # excerpts that are sorted by length before they are cut into batches
+_READ = 8  # excerpts after which the memory they were read from is let go
 _CHUNK = 4096  # excerpts in one block of the sequences file
 _PIECE = 1 << 20  # characters that are tokenised at once
 # a place where no tokenizer in use joins what stands on the two sides
@@ -40,10 +41,15 @@ def cut(tokens: NDArray[np.int32], rule: ExcerptRule) -> list[NDArray[np.int32]]
 
 
 def write_corpus(
-    folder: Folder, documents: Iterable[str], tokenizer: Tokenizer, rule: ExcerptRule
+    folder: Folder,
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    rule: ExcerptRule,
+    most: int | None = None,
 ) -> None:
     """Tokenise `documents` into `folder`: sequences, vocabulary and token counts.
 
+    Up to `most` tokens, BOS not counted: the excerpt that would go beyond is the first left out.
     Memory holds one block of excerpts, whatever the corpus. Raises CorpusError when no document is
     long enough for an excerpt.
     """
@@ -52,9 +58,8 @@ def write_corpus(
     written = 0
     with replacing(folder.path / SEQUENCES) as file:
         with pa.ipc.new_file(file, schemas.SEQUENCES) as writer:
-            for block in _blocks(
-                _scorable(_excerpts(documents, tokenizer, rule), tokenizer, prefix)
-            ):
+            excerpts = _scorable(_excerpts(documents, tokenizer, rule), tokenizer, prefix)
+            for block in _blocks(excerpts if most is None else _up_to(most, excerpts)):
                 writer.write_batch(_sequence_batch(block, prefix))
                 ids = np.concatenate([tokens for _, _, tokens in block])
                 counts += np.bincount(ids, minlength=len(counts))
@@ -85,6 +90,14 @@ def _scorable(
     for excerpt in excerpts:
         if not special[excerpt[2][shown_only:]].all():
             yield excerpt
+
+
+def _up_to(most: int, excerpts: Iterator[Excerpt]) -> Iterator[Excerpt]:
+    for excerpt in excerpts:
+        most -= len(excerpt[2])
+        if most < 0:
+            return
+        yield excerpt
 
 
 def _excerpts(
@@ -178,18 +191,38 @@ class Batch:
     scored: BoolArray  # (batch, time); false at BOS, special tokens and padding
 
 
-def batches(corpus: Corpus, size: int, seed: int) -> Iterator[Batch]:
-    """Every excerpt once, in an order that is random but for neighbours of equal length."""
-    order = np.random.default_rng(seed).permutation(len(corpus))
+def batches(
+    corpus: Corpus,
+    size: int,
+    seed: int | Sequence[int],
+    among: NDArray[np.int64] | None = None,
+) -> Iterator[Batch]:
+    """Every excerpt, or those `among` them, once, in an order that is random but for
+    neighbours of equal length.
+
+    Memory holds four bytes an excerpt besides what is read at once.
+    """
+    order = np.arange(len(corpus), dtype=np.int32) if among is None else among.astype(np.int32)
+    np.random.default_rng(seed).shuffle(order)
     edges = [*range(0, len(order), _WINDOW), len(order)]
     for start, stop in pairwise(edges):
-        sequences = [(place, corpus.token_ids(place)) for place in order[start:stop]]
+        sequences = list(_read(corpus, order[start:stop]))
         sequences.sort(key=lambda item: len(item[1]), reverse=True)
         for first in range(0, len(sequences), size):
             yield _batch(corpus, sequences[first : first + size])
 
 
-def _batch(corpus: Corpus, sequences: list[tuple[np.int64, NDArray[np.int32]]]) -> Batch:
+def _read(
+    corpus: Corpus, places: NDArray[np.int32]
+) -> Iterator[tuple[np.int32, NDArray[np.int32]]]:
+    """Copies: of each one read here and there the system keeps many more in memory."""
+    for number, place in enumerate(places):
+        yield place, corpus.token_ids(place).copy()
+        if number % _READ == 0:
+            corpus.release()
+
+
+def _batch(corpus: Corpus, sequences: list[tuple[np.int32, NDArray[np.int32]]]) -> Batch:
     time = len(sequences[0][1])
     tokens = np.zeros((len(sequences), time), np.int64)
     scored = np.zeros((len(sequences), time), bool)

@@ -106,7 +106,26 @@ ModelOption = Annotated[
     str, typer.Option("--subject", metavar="MODEL", help="A folder or hub id of a causal LM.")
 ]
 CorpusOption = Annotated[
-    str, typer.Option(metavar="FILE", help="A .txt, .jsonl or .parquet file, or a folder.")
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="A .txt, .jsonl or .parquet file, a folder, or a dataset's hub id USER/NAME.",
+    ),
+]
+CorpusConfig = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a dataset that has several.")
+]
+CorpusSplit = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a dataset; default: train.")
+]
+DocumentsOption = Annotated[
+    int | None, typer.Option("--documents", metavar="N", help="Take so many at most.", min=1)
+]
+CorpusTokens = Annotated[
+    int | None, typer.Option(metavar="N", help="Take so many tokens at most.", min=1)
+]
+ShuffleOption = Annotated[
+    bool, typer.Option("--shuffle", help="Take the documents in random order, by --seed.")
 ]
 SaeOption = Annotated[
     str | None,
@@ -243,13 +262,6 @@ ExportSimulator = Annotated[
     typer.Option(metavar="NAME", help="Whose simulations; default: imported, else token-lookup."),
 ]
 
-PublishedRun = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="Its folder in explanations/.")
-]
-PublishSite = Annotated[
-    Path | None,
-    typer.Option("--site", metavar="DIR", help="Write the viewer's pages there instead."),
-]
 PublishFolder = Annotated[
     Path | None,
     typer.Option("--to", metavar="DIR", help="Default: published/ in the run's own folder."),

@@ -170,17 +170,17 @@ def _read(
     query: tuple[int, int] | None,
 ) -> Line:
     """One window's line."""
-    from neuron_explainer.subjects import reading
+    from neuron_explainer.subjects import one_sequence
 
     line: Line = {
         "tokens": [escape(token) for token in window.tokens],
         "unscored": np.flatnonzero(~window.scored),
     }
     if not is_pattern(records.site):
-        values = reading.activations_on(subject, window.ids, records.site, neuron)
+        values = one_sequence.activations_on(subject, window.ids, records.site, neuron)
         return {**line, "activations": significant(values, ACTIVATION_DIGITS)}
     assert isinstance(subject, HeadReader)
-    pairs = reading.pairs_on(subject, window.ids, records.site, neuron)
+    pairs = one_sequence.pairs_on(subject, window.ids, records.site, neuron)
     if query is not None:
         if query[1] >= len(pairs):
             raise Unavailable(422, f"this window has {len(pairs)} tokens: there is no {query[1]}")
