@@ -36,7 +36,7 @@ SaeSite = Annotated[
 ]
 NoOpen = Annotated[bool, typer.Option("--no-open", help="Only print the URL.")]
 PublishedRun = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="Its folder in explanations/.")
+    str | None, typer.Argument(metavar="RUN", help="Its folder in explanations/.")
 ]
 PublishSite = Annotated[
     Path | None,
