@@ -104,8 +104,10 @@ def in_browser(url: str, neurons: int) -> None:
         path = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
         page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-        line("first paint of the table, cold", _painted(page, url), "s", 1.0)
-        line("first paint of the table, warm", _painted(page, url), "s", 1.0)
+        for when in ("cold", "warm"):
+            painted, filled = _painted(page, url)
+            line(f"first paint, {when}", painted, "s", 1.0)
+            line(f"first rows of the table, {when}", filled, "s")
         page.goto(f"{url}?page=neuron&site={KEY}&neuron=0")
         page.wait_for_selector("main:not([aria-busy])", state="attached")
         times = [page.evaluate(VISIT, neuron) for neuron in chosen]
@@ -115,13 +117,15 @@ def in_browser(url: str, neurons: int) -> None:
         browser.close()
 
 
-def _painted(page: Page, url: str) -> float:
-    """Seconds until the table's first rows are there."""
+def _painted(page: Page, url: str) -> tuple[float, float]:
+    """Seconds until something of the page is there, and until the table's first rows are."""
     page.goto("about:blank")
     began = time.monotonic()
     page.goto(f"{url}?page=layer&site={KEY}", wait_until="commit")
     page.wait_for_selector("main [role=row] >> nth=5", state="attached")
-    return time.monotonic() - began
+    filled = time.monotonic() - began
+    first = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    return float(page.evaluate(first)) / 1000, filled
 
 
 def served(here: Workspace, neurons: int) -> None:

@@ -150,11 +150,11 @@ STAGES = (
 READS = (
     ("compare.*", "score.*"),
     ("publish.*", "score.summary"),
+    ("view.*", "score.*"),
+    ("view.live_simulation", "simulate.marking"),
     # a training reads the activations that would be collected: the same text, cut the same way
     ("train.buffer", "collect.excerpts"),
     ("train.stage", "collect.stage"),
-    ("view.*", "score.*"),
-    ("view.live_simulation", "simulate.marking"),
 )
 
 WHO_MAY_IMPORT = {
@@ -172,8 +172,10 @@ WHO_MAY_IMPORT = {
 }
 WHO_MAY_SPEAK = ("cli", "commands.output")
 WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli", "commands.uploading")  # for keys
-HEAVY = {"torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"}
-HEAVY |= {"fastapi", "starlette", "uvicorn", "datasets"}
+HEAVY = {
+    *("torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"),
+    *("datasets", "fastapi", "starlette", "uvicorn"),
+}
 
 
 def _fits(module: str, patterns: tuple[str, ...]) -> bool:

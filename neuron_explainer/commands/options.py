@@ -230,13 +230,6 @@ ExportSimulator = Annotated[
     typer.Option(metavar="NAME", help="Whose simulations; default: imported, else token-lookup."),
 ]
 
-PublishedRun = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="Its folder in explanations/.")
-]
-PublishSite = Annotated[
-    Path | None,
-    typer.Option("--site", metavar="DIR", help="Write the viewer's pages there instead."),
-]
 PublishFolder = Annotated[
     Path | None,
     typer.Option("--to", metavar="DIR", help="Default: published/ in the run's own folder."),

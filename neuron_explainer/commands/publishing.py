@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from neuron_explainer import workspace
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
+from neuron_explainer.commands import view_options as view_option
 from neuron_explainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def publish(
-    name: option.PublishedRun = None,
+    name: view_option.PublishedRun = None,
     to: option.PublishFolder = None,
     hub: option.HubOption = None,
     public: option.PublicOption = False,
@@ -25,7 +26,7 @@ def publish(
     language: option.LanguageOption = None,
     without: option.WithoutOption = None,
     partial: option.PartialOption = False,
-    site: option.PublishSite = None,
+    site: view_option.PublishSite = None,
     neurons: option.NeuronsOption = None,
     dry_run: option.DryRun = False,
     folder: option.WorkspaceOption = None,

@@ -1,5 +1,6 @@
-"""The options of `view`."""
+"""The options of `view` and of `publish --site`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,3 +35,10 @@ SaeSite = Annotated[
     typer.Option("--site", metavar="SITE", help="With --sae: what the autoencoder reads."),
 ]
 NoOpen = Annotated[bool, typer.Option("--no-open", help="Only print the URL.")]
+PublishedRun = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="Its folder in explanations/.")
+]
+PublishSite = Annotated[
+    Path | None,
+    typer.Option("--site", metavar="DIR", help="Write the viewer's pages there instead."),
+]

@@ -39,7 +39,7 @@ from neuron_explainer.view.summary import summary_resource
 from neuron_explainer.view.words import buckets_for
 from neuron_explainer.workspace import Workspace
 
-_REMEMBERED = 32  # of the larger resources
+_REMEMBERED = 1 << 24  # bytes of the larger resources
 
 
 @dataclass(eq=False)
@@ -190,6 +190,6 @@ class Resources:
         made = make()
         with self._lock:
             self._large[key] = made
-            if len(self._large) > _REMEMBERED:
+            while len(self._large) > 1 and sum(map(len, self._large.values())) > _REMEMBERED:
                 self._large.popitem(last=False)
         return made

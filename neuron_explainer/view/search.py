@@ -13,6 +13,7 @@ from neuron_explainer.view.entries import SiteEntry
 from neuron_explainer.view.strongest import COLUMNS, strongest_in
 from neuron_explainer.view.words import bucket_of, buckets_for, words_of
 
+_LOW = 0xFFFFFFFF
 MOST_ROWS = 20_000  # of a word; one that is in more says nothing
 
 SCHEMA = pa.schema([("bucket", pa.int32()), ("word", pa.string()), ("rows", pa.list_(pa.int32()))])
@@ -43,18 +44,27 @@ def build_index(site: SiteEntry, neurons: NDArray[np.int32]) -> SearchIndex:
 def index_of(texts: Iterator[tuple[int, str]], neurons: NDArray[np.int32]) -> SearchIndex:
     """The index of `texts`, each of one neuron, for `neurons`, which are sorted."""
     known: dict[str, int] = {}
-    word, who = array("i"), array("i")
+    found = array("q")
     for neuron, text in texts:
-        for each in set(words_of(text)):
-            word.append(known.setdefault(each, len(known)))
-            who.append(neuron)
-    numbers, held = np.frombuffer(word, np.int32), np.frombuffer(who, np.int32)
-    listed = np.isin(held, neurons)
-    row = np.searchsorted(neurons, held[listed])
-    pairs = np.unique(numbers[listed].astype(np.int64) << 32 | row)
+        for word in set(words_of(text)):
+            found.append(known.setdefault(word, len(known)) << 32 | neuron)
+    pairs = _with_rows(np.frombuffer(found, np.int64), neurons)
+    pairs.sort()  # in place, and not np.unique, which would hash them all: there may be millions
+    pairs = pairs[np.concatenate([[True], pairs[1:] != pairs[:-1]])[: len(pairs)]]
+    del found
     pa.default_memory_pool().release_unused()  # what every record was read into
     buckets = buckets_for(len(neurons))
     return SearchIndex(_table(list(known), pairs, buckets), buckets)
+
+
+def _with_rows(pairs: NDArray[np.int64], neurons: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Rows in place of neurons in the lower half of `pairs`; those of other neurons left out."""
+    if len(neurons) and int(neurons[-1]) == len(neurons) - 1:  # they are their rows
+        inside = (pairs & _LOW) < len(neurons)
+        return pairs if inside.all() else pairs[inside]
+    held = pairs & _LOW
+    inside = np.isin(held, neurons)
+    return (pairs[inside] & ~_LOW) | np.searchsorted(neurons, held[inside])
 
 
 def _table(words: list[str], pairs: NDArray[np.int64], buckets: int) -> pa.Table:
@@ -65,7 +75,7 @@ def _table(words: list[str], pairs: NDArray[np.int64], buckets: int) -> pa.Table
     used = np.flatnonzero(count).tolist()
     order = sorted(used, key=lambda number: (places[number], words[number]))
     kept = [number for number in order if count[number] <= MOST_ROWS]
-    low = (pairs & 0xFFFFFFFF).astype(np.int32)
+    low = (pairs & _LOW).astype(np.int32)
     values = [low[start[number] : start[number + 1]] for number in kept]
     lengths = [len(each) for each in values]
     common = np.array([count[number] > MOST_ROWS for number in order], np.bool_)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
+from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi import Path as InPath
 
@@ -23,6 +24,7 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_THREADS = 8
 _WHOLE = re.compile(r"\d{1,9}", re.ASCII)
 
 Key = Annotated[str, InPath(description="A key of workspace.json.")]
@@ -55,6 +57,8 @@ def app(source: Resources, live: Live | None = None, access: Access | None = Non
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # each thread keeps memory of its own, and they take turns anyway
+        to_thread.current_default_thread_limiter().total_tokens = _THREADS
         yield
         if live is not None:
             live.close()

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_workspace import RECORDS, RUNS, SITE, SUBJECT, MadeWorkspace
 
@@ -246,6 +246,7 @@ def test_a_neuron_is_read_without_the_rest_of_its_shard(made: MadeWorkspace) -> 
     assert len(several) == 3 * RECORDS
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=True, allow_infinity=True), st.integers(1, 6))
 def test_rounding_keeps_significant_digits(value: float, digits: int) -> None:
     (rounded,) = significant(np.array([value]), digits).tolist()
@@ -260,6 +261,7 @@ def test_rounding_keeps_significant_digits(value: float, digits: int) -> None:
     assert number(value, digits) == wanted
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=3))
 def test_keys_are_harmless_file_names(names: list[str]) -> None:
     key = key_of(*names)
@@ -269,6 +271,7 @@ def test_keys_are_harmless_file_names(names: list[str]) -> None:
     assert len(key) <= 140
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(min_size=1), min_size=1, max_size=2),
     st.lists(st.text(min_size=1), min_size=1, max_size=2),

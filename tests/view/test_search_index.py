@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_workspace import RUNS, SITE, SUBJECT, MadeWorkspace
 
@@ -41,6 +41,7 @@ def rows_with(index: SearchIndex, word: str) -> list[int]:
     return found
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_a_word_is_found_in_exactly_the_rows_whose_text_has_it(texts: list[list[str]]) -> None:
     index = built(texts)
@@ -49,6 +50,7 @@ def test_a_word_is_found_in_exactly_the_rows_whose_text_has_it(texts: list[list[
         assert rows_with(index, word) == [row for row, held in enumerate(said) if word in held]
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(2, 4))
 def test_a_beginning_is_found_in_the_file_of_its_first_two_characters(
     texts: list[list[str]], length: int
@@ -64,6 +66,7 @@ def test_a_beginning_is_found_in_the_file_of_its_first_two_characters(
             assert row in found
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_words_are_all_that_is_visible(text: str) -> None:
     words = words_of(text)
