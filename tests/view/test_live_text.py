@@ -102,8 +102,8 @@ def test_work_stops_when_the_page_goes_and_the_next_one_is_served(
         assert await first.line() == {"loading": "tiny"}
         await soon(held.begun.acquire)  # it computes its first window
         second = Asked(made, ACTIVATIONS, _body("one"))
-        third = Asked(made, ACTIVATIONS, _body("two"))
         assert await second.line() == {"waiting": 1}
+        third = Asked(made, ACTIVATIONS, _body("two"))
         assert await third.line() == {"waiting": 2}
         await first.leave()
         held.free()
