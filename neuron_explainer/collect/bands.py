@@ -23,7 +23,6 @@ from neuron_explainer.collect.reservoirs import (
     EMPTY,
     PRIORITIES,
     Reservoir,
-    positions_of,
     priority_keys,
     tie_breaking_keys,
 )
@@ -49,47 +48,59 @@ class BandReservoirs:
     `excerpts` is the size of the corpus; the per-excerpt maxima of `remembered` of them, chosen by
     `seed`, are kept to find the boundaries, which are exact when that is all of them and otherwise
     those of a uniform sample. Bands that lie within the `top` best excerpts need no candidates of
-    their own.
+    their own. The reservoirs of the others, of these `capacities`, lie with those of other kinds
+    and are set before the first batch.
     """
 
     def __init__(
         self,
         neurons: int,
-        time: int,
         per_band: int,
         excerpts: int,
         remembered: int,
         top: int,
         seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.per_band = per_band
-        self._maxima = torch.empty((neurons, min(excerpts, remembered)))
+        self._maxima = torch.empty((neurons, min(excerpts, remembered)), device=device)
         self._known = 0  # columns of it that are filled
-        self._remembered = torch.zeros(excerpts, dtype=torch.bool)
-        chosen = np.random.default_rng(seed).permutation(excerpts)[:remembered]
-        self._remembered[torch.from_numpy(chosen)] = True
+        self._remembered = np.zeros(excerpts, bool)
+        self._remembered[np.random.default_rng(seed).permutation(excerpts)[:remembered]] = True
         self._rates = {
             band: _sampling(band, per_band, excerpts)
             for band, (low, _) in enumerate(BANDS)
             if np.ceil((1.0 - low) * excerpts) > top or per_band > top
         }
-        self._reservoirs = {
-            band: Reservoir(neurons, capacity, time) for band, (_, capacity) in self._rates.items()
-        }
+        self.reservoirs: Sequence[Reservoir] = ()
 
-    def update(self, keys: Tensor, maxima: Tensor, activations: Tensor, positions: Tensor) -> None:
-        """Offer a batch of excerpts at `positions` (batch,).
+    @property
+    def capacities(self) -> list[int]:
+        """Of the reservoirs that the bands need."""
+        return [capacity for _, capacity in self._rates.values()]
 
-        Random-priority `keys` and `maxima` are (neurons, batch), `activations` (batch, time,
-        neurons).
+    @property
+    def _own(self) -> Mapping[int, Reservoir]:
+        return dict(zip(self._rates, self.reservoirs, strict=True))
+
+    def orders(self, keys: Tensor, maxima: Tensor) -> list[Tensor]:
+        """The order of a batch's excerpts in each reservoir, EMPTY where they are not drawn.
+
+        Random-priority `keys` and `maxima` are (neurons, batch).
         """
-        self._remember(maxima[:, self._remembered[positions]])
         finite = torch.isfinite(maxima)
         ordered = tie_breaking_keys(maxima, keys)
-        for band, reservoir in self._reservoirs.items():
-            drawn = finite & (keys >= self._rates[band][0])
-            order = keys if band == 0 else ordered
-            reservoir.update(keys, maxima, activations, torch.where(drawn, order, EMPTY))
+        return [
+            torch.where(finite & (keys >= rate), keys if band == 0 else ordered, EMPTY)
+            for band, (rate, _) in self._rates.items()
+        ]
+
+    def remember(self, maxima: Tensor, positions: NDArray[np.int64]) -> None:
+        """Keep those `maxima` (neurons, batch) of a batch that the boundaries are found from."""
+        columns = np.flatnonzero(self._remembered[positions])
+        if len(columns) < len(positions):
+            maxima = maxima[:, torch.from_numpy(columns).to(maxima.device)]
+        self._remember(maxima)
 
     def _remember(self, maxima: Tensor) -> None:
         stop = self._known + maxima.shape[1]
@@ -99,7 +110,7 @@ class BandReservoirs:
     def state(self) -> dict[str, Tensor]:
         """All that it holds, by name."""
         held = {"maxima": self._maxima[:, : self._known]}
-        for band, reservoir in self._reservoirs.items():
+        for band, reservoir in self._own.items():
             held |= prefixed(f"{band}.", reservoir.state())
         return held
 
@@ -107,17 +118,17 @@ class BandReservoirs:
         """Become what `state` was taken of, which must have been made for the same corpus."""
         self._known = 0
         self._remember(state["maxima"])
-        for band, reservoir in self._reservoirs.items():
+        for band, reservoir in self._own.items():
             reservoir.restore(within(f"{band}.", state))
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
         """Take in what was kept of other excerpts of the same corpus."""
         self._remember(state["maxima"])
-        for band, reservoir in self._reservoirs.items():
+        for band, reservoir in self._own.items():
             reservoir.merge(within(f"{band}.", state))
 
     def result(self, top: Reservoir, random: Reservoir, seed: int) -> BandSample:
-        """The sample of every band; `seed` is that of the priorities given to `update`."""
+        """The sample of every band; `seed` is that of the priorities given to `orders`."""
         known = self._maxima[:, : self._known]
         boundaries = np.quantile(known.numpy(), QUANTILES, axis=1).T.astype(np.float32)
         edges = np.pad(boundaries, ((0, 0), (1, 1)), constant_values=np.inf)
@@ -125,7 +136,7 @@ class BandReservoirs:
         limits = torch.from_numpy(edges)[:, :, None]
         samples = []
         for band in range(len(BANDS)):
-            own = self._reservoirs.get(band, top)
+            own = self._own.get(band, top)
             inside = limits[:, band], limits[:, band + 1]
             sample = self._pick([own], slice(None), inside, seed)
             short = torch.nonzero((sample[0] == EMPTY).any(1))[:, 0]
@@ -158,7 +169,7 @@ class BandReservoirs:
 
 
 def _priorities(reservoir: Reservoir, seed: int) -> Tensor:
-    return priority_keys(seed, len(reservoir.keys), positions_of(reservoir.keys))
+    return priority_keys(seed, len(reservoir.positions), reservoir.positions)
 
 
 def _sampling(band: int, per_band: int, excerpts: int) -> tuple[int, int]:

@@ -8,12 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuron_explainer.collect.batches import Placed
 from neuron_explainer.histogram import HISTOGRAM_EDGES, LOWEST_EXPONENT
 
 _LOWEST_EXPONENT, _BINS = LOWEST_EXPONENT, len(HISTOGRAM_EDGES)
 _SMALLEST_VARIANCE = 1e-16  # fourth powers of what varies less are lost to single precision
 _FIRST_HALF_OCTAVE = 2 * (127 + _LOWEST_EXPONENT)  # what bin 1 ends with
 _CHUNK_ELEMENTS = 1 << 17  # of float32: the working set stays in the cache
+_DEVICE_CHUNK_ELEMENTS = 1 << 26  # so that there are few steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +34,20 @@ class Moments:
 class MomentAccumulator:
     """Power sums around a provisional mean, so that little is lost to cancellation."""
 
-    def __init__(self, neurons: int) -> None:
+    def __init__(self, neurons: int, device: torch.device | str = "cpu") -> None:
         self.tokens = 0
         self._shift: Tensor | None = None
-        self._sums = torch.zeros((4, neurons), dtype=torch.float64)
-        self._positive = torch.zeros(neurons, dtype=torch.float64)
+        self._sums = torch.zeros((4, neurons), dtype=torch.float64, device=device)
+        self._positive = torch.zeros(neurons, dtype=torch.float64, device=device)
         # bins from 1 on, bin 0 within bin 1; bin by bin, for most neurons are in the same ones
-        self._histogram = torch.zeros(_BINS * neurons, dtype=torch.int64)
-        self._cells = torch.arange(neurons, dtype=torch.int32) - _FIRST_HALF_OCTAVE * neurons
+        self._histogram = torch.zeros(_BINS * neurons, dtype=torch.int64, device=device)
+        cells = torch.arange(neurons, dtype=torch.int32, device=device)
+        self._cells = cells - _FIRST_HALF_OCTAVE * neurons
         # used again for every chunk: fresh memory would cost more than the sums
-        self._step = max(1, _CHUNK_ELEMENTS // max(1, neurons))
-        self._scratch = torch.empty((2, self._step, neurons))
-        self._ones = torch.ones(self._step * neurons, dtype=torch.int64)
+        most = _CHUNK_ELEMENTS if self._sums.device.type == "cpu" else _DEVICE_CHUNK_ELEMENTS
+        self._step = max(1, most // max(1, neurons))
+        self._scratch: Tensor | None = None
+        self._ones: Tensor | None = None
 
     def update(self, rows: Tensor) -> None:
         """Add `rows` (tokens, neurons), float32."""
@@ -55,7 +59,21 @@ class MomentAccumulator:
         for first in range(0, len(rows), self._step):
             self._add(rows[first : first + self._step], self._shift)
 
+    def update_batch(self, values: Tensor, batch: Placed) -> None:
+        """Add the scored positions of `values` (batch, time, neurons) of any type, in few steps."""
+        if self._shift is None:
+            self._shift = values[0][batch.scored[0]].float().mean(0)
+        self.tokens += int(batch.batch.scored.sum())
+        step = max(1, self._step // values.shape[1])
+        for first in range(0, len(values), step):
+            block = slice(first, first + step)
+            rows = values[block, 1:] if batch.whole else values[block][batch.scored[block]]
+            self._add(rows.reshape(-1, rows.shape[-1]).float(), self._shift)
+
     def _add(self, rows: Tensor, shift: Tensor) -> None:
+        if self._scratch is None or self._ones is None:
+            self._scratch = rows.new_empty((2, self._step, rows.shape[1]))
+            self._ones = self._histogram.new_ones(self._step * rows.shape[1])
         first, second = self._scratch[:, : len(rows)]
         torch.sub(rows, shift, out=first)
         torch.mul(first, first, out=second)
@@ -76,7 +94,8 @@ class MomentAccumulator:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Become what `state` was taken of, which must be of as many neurons."""
         self.tokens = int(state["tokens"])
-        self._shift = state.get("shift")
+        shift = state.get("shift")
+        self._shift = None if shift is None else shift.to(self._sums.device)
         for held, name in self._totals():
             held.copy_(state[name])
 
@@ -104,10 +123,11 @@ class MomentAccumulator:
 
     def result(self) -> Moments:
         """The moments of all rows so far."""
-        sums = self._sums.numpy() / max(1, self.tokens)
-        shift = np.zeros(sums.shape[1]) if self._shift is None else self._shift.double().numpy()
-        positive = self._positive.numpy()
-        histogram = np.pad(self._histogram.view(_BINS, -1).T.numpy(), ((0, 0), (1, 0)))
+        sums = self._sums.cpu().numpy() / max(1, self.tokens)
+        nothing = np.zeros(sums.shape[1])
+        shift = nothing if self._shift is None else self._shift.double().cpu().numpy()
+        positive = self._positive.cpu().numpy()
+        histogram = np.pad(self._histogram.view(_BINS, -1).T.cpu().numpy(), ((0, 0), (1, 0)))
         histogram[:, 0] = self.tokens - positive
         histogram[:, 1] -= histogram[:, 0]
         density = positive / max(1, self.tokens)

@@ -3,15 +3,18 @@
 A key is one 64-bit integer: a rank in the upper half, the excerpt's position in the lower. Ordered
 by activation it gives the top records, by a seeded random number a uniform sample. Keys are unique,
 so what is kept does not depend on the order or the size of the batches, and two reservoirs merge.
-A reservoir may be ordered by something else than its keys, which then only name what it holds.
+They are whole numbers, computed alike on every device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-EMPTY = torch.iinfo(torch.int64).min
+EMPTY = torch.iinfo(torch.int64).min + 1
+_BELOW_EMPTY, _NO_SLOT = EMPTY - 1, torch.iinfo(torch.int64).max
 PRIORITIES = 1 << 31  # how many random priorities there are
 _POSITION = 0xFFFFFFFF
 
@@ -48,7 +51,8 @@ def _mix(value: Tensor) -> Tensor:
 
 def tie_breaking_keys(maxima: Tensor, keys: Tensor) -> Tensor:
     """Order (neurons, batch) by maximum activation, in a tie by the random priority in `keys`."""
-    ordered = activation_keys(maxima, torch.zeros(maxima.shape[1], dtype=torch.int64))
+    nowhere = torch.zeros(maxima.shape[1], dtype=torch.int64, device=maxima.device)
+    ordered = activation_keys(maxima, nowhere)
     return torch.where(keys == EMPTY, EMPTY, (ordered & ~_POSITION) | (keys >> 32))
 
 
@@ -61,49 +65,52 @@ def positions_of(keys: Tensor) -> Tensor:
     return torch.where(keys == EMPTY, -1, _POSITION - (keys & _POSITION))
 
 
+def exchanged(held: Tensor, offered: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of `offered` (rows, batch) take the place of which of `held` (rows, capacity).
+
+    Both are keys, unique within a row but for EMPTY, which is not taken. Of each exchange the row,
+    the slot and the place in the batch, (exchanges,) each; no slot twice.
+    """
+    capacity = held.shape[1]
+    row, place = torch.nonzero(offered > held.amin(1)[:, None], as_tuple=True)
+    rows, inverse, counts = torch.unique_consecutive(row, return_inverse=True, return_counts=True)
+    if not len(rows):
+        return row, row, place
+    starts = counts.cumsum(0) - counts
+    column = torch.arange(len(row), device=row.device) - starts[inverse]
+    both = held.new_full((len(rows), capacity + int(counts.amax())), _BELOW_EMPTY)  # never kept
+    both[:, :capacity] = held[rows]
+    both[inverse, column + capacity] = offered[row, place]
+    kept = torch.zeros(both.shape, dtype=torch.bool, device=both.device)
+    kept.scatter_(1, both.topk(capacity, 1, sorted=False).indices, True)
+    # in each row as many leave as enter, and both lists go row by row
+    leaving, slot = torch.nonzero(~kept[:, :capacity], as_tuple=True)
+    entering = kept[inverse, column + capacity]
+    return rows[leaving], slot, place[entering]
+
+
+class Rows(Protocol):
+    """A batch's activations, of which some are picked."""
+
+    def pick(self, places: Tensor, neurons: Tensor) -> Tensor:
+        """The activations (picked, time) of these neurons in these excerpts, (picked,) each."""
+
+
 class Reservoir:
-    """The `capacity` excerpts of highest order of each neuron, with their activations."""
+    """The excerpts of highest order of each neuron, with their positions and activations."""
 
-    def __init__(self, neurons: int, capacity: int, time: int) -> None:
-        self.keys = torch.full((neurons, capacity), EMPTY, dtype=torch.int64)
-        self.order = self.keys.clone()
-        self.activations = torch.zeros((neurons, capacity, time))
-        self.maxima = torch.zeros((neurons, capacity))
-
-    def update(
-        self, keys: Tensor, maxima: Tensor, activations: Tensor, order: Tensor | None = None
+    def __init__(
+        self, order: Tensor, positions: Tensor, maxima: Tensor, activations: Tensor
     ) -> None:
-        """Offer a batch: `keys`, `maxima` (neurons, batch), `activations` (batch, time, neurons).
-
-        `order` (neurons, batch) says which are kept, by default the keys themselves. An excerpt
-        whose order is EMPTY is not taken.
-        """
-        order = keys if order is None else order
-        capacity = self.keys.shape[1]
-        if not capacity:
-            return
-        candidates = torch.nonzero(order.amax(1) > self.order.amin(1))[:, 0]
-        if not len(candidates):
-            return
-        both = torch.cat([self.order[candidates], order[candidates]], 1)
-        kept = torch.zeros(both.shape, dtype=torch.bool)
-        kept.scatter_(1, both.topk(capacity, 1, sorted=False).indices, True)
-        # in each neuron as many leave as enter, and both lists go neuron by neuron
-        leaving, slots = torch.nonzero(~kept[:, :capacity], as_tuple=True)
-        entering, places = torch.nonzero(kept[:, capacity:], as_tuple=True)
-        del leaving
-        neurons = candidates[entering]
-        self.keys[neurons, slots] = keys[neurons, places]
-        self.order[neurons, slots] = order[neurons, places]
-        self.maxima[neurons, slots] = maxima[neurons, places]
-        rows = activations[places, :, neurons]  # (entering, time)
-        self.activations[neurons, slots, : rows.shape[1]] = rows
-        if rows.shape[1] < self.activations.shape[2]:
-            self.activations[neurons, slots, rows.shape[1] :] = 0.0
+        """Of what holds them: (neurons, capacity) each, activations (neurons, capacity, time)."""
+        self.order = order
+        self.positions = positions  # -1: an empty slot
+        self.maxima = maxima
+        self.activations = activations
 
     def sort(self) -> None:
         """Order every neuron's excerpts by falling order, empty slots last."""
-        self._take(self.order.argsort(1, descending=True))
+        self._take(self.state(), self.order.argsort(1, descending=True))
 
     def state(self) -> dict[str, Tensor]:
         """All that it holds, by name."""
@@ -111,22 +118,74 @@ class Reservoir:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Become what `state` was taken of, which must be a reservoir of the same shape."""
-        for name in _STATE:
-            getattr(self, name).copy_(state[name])
+        for name, held in self.state().items():
+            held.copy_(state[name])
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
         """Take in another reservoir, of other excerpts and the same shape, by its `state`."""
-        capacity = self.keys.shape[1]
-        for name in _STATE:
-            setattr(self, name, torch.cat([getattr(self, name), state[name]], 1))
-        self._take(self.order.topk(capacity, 1, sorted=False).indices)
+        both = {
+            name: torch.cat([held, state[name].to(held.device)], 1)
+            for name, held in self.state().items()
+        }
+        self._take(both, both["order"].topk(self.order.shape[1], 1, sorted=False).indices)
 
-    def _take(self, places: Tensor) -> None:
-        for name in ("keys", "order", "maxima"):
-            setattr(self, name, getattr(self, name).gather(1, places))
-        self.activations = self.activations.gather(
-            1, places[:, :, None].expand(-1, -1, self.activations.shape[2])
-        )
+    def _take(self, state: Mapping[str, Tensor], slots: Tensor) -> None:
+        for name in ("order", "positions", "maxima"):
+            getattr(self, name).copy_(state[name].gather(1, slots))
+        activations = state["activations"]
+        where = slots[:, :, None].expand(-1, -1, activations.shape[2])
+        self.activations.copy_(activations.gather(1, where))
 
 
-_STATE = ("keys", "order", "maxima", "activations")
+_STATE = ("order", "positions", "maxima", "activations")
+
+
+class Reservoirs:
+    """Several reservoirs of the same neurons, filled together: few large steps, not many small.
+
+    Orders, positions and maxima lie side by side (reservoir, neuron, slot) as if all reservoirs had
+    the largest capacity; a slot that is not there has an order that never leaves.
+    """
+
+    def __init__(
+        self,
+        neurons: int,
+        capacities: Sequence[int],
+        time: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._neurons, self._total = neurons, sum(capacities)
+        shape = (len(capacities), neurons, max(capacities, default=0))
+        self._order = torch.full(shape, _NO_SLOT, dtype=torch.int64, device=device)
+        self._positions = torch.full_like(self._order, -1)
+        self._maxima = torch.zeros(shape, device=device)
+        self._activations = torch.zeros((neurons, self._total, time), device=device)
+        starts = [sum(capacities[:number]) for number in range(len(capacities))]
+        self._starts = torch.tensor(starts, device=device)
+        self.each: list[Reservoir] = []
+        for number, (start, capacity) in enumerate(zip(starts, capacities, strict=True)):
+            self._order[number, :, :capacity] = EMPTY
+            parts = (self._order, self._positions, self._maxima)
+            held = [part[number, :, :capacity] for part in parts]
+            self.each.append(Reservoir(*held, self._activations[:, start : start + capacity]))
+
+    def update(self, orders: Tensor, positions: Tensor, maxima: Tensor, rows: Rows) -> None:
+        """Offer the excerpts at `positions` (batch,) with their `maxima` (neurons, batch).
+
+        By `orders` (reservoirs, neurons, batch) each reservoir says which it keeps; it does not
+        take those whose order is EMPTY.
+        """
+        width, time = self._order.shape[2], self._activations.shape[2]
+        if not self._total:
+            return
+        row, slot, place = exchanged(self._order.view(-1, width), orders.flatten(0, 1))
+        if not len(row):
+            return
+        number, neuron = row // self._neurons, row % self._neurons
+        where = row * width + slot
+        self._order.view(-1)[where] = orders[number, neuron, place]
+        self._positions.view(-1)[where] = positions[place]
+        self._maxima.view(-1)[where] = maxima[neuron, place]
+        picked = rows.pick(place, neuron)
+        where = neuron * self._total + self._starts[number] + slot
+        self._activations.view(-1, time)[where] = pad(picked.float(), (0, time - picked.shape[1]))

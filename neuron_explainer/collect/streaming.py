@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from neuron_explainer.collect.checkpoint import Checkpoints
-from neuron_explainer.collect.excerpts import Batch, batches
+from neuron_explainer.collect.batches import Batch, batches
 from neuron_explainer.collect.heads import HeadCollector, HeadTables
-from neuron_explainer.collect.site import SiteCollector, Sizes
+from neuron_explainer.collect.kept import Sizes
+from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.tables import SiteTables
 from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
 from neuron_explainer.config import CollectSettings
@@ -124,6 +125,8 @@ def write(
     with progress("write", sum(map(len, shards.values())), "shards") as advance:
         for site in list(collectors):
             collector = collectors.pop(site)
+            if isinstance(collector, SiteCollector):
+                collector.move(torch.device("cpu"))
             tables = (
                 HeadTables(collector, corpus)
                 if isinstance(collector, HeadCollector)

@@ -1,0 +1,100 @@
+"""What goes through the subject at once."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuron_explainer.record_set import Corpus
+from neuron_explainer.records import BoolArray
+
+Made = TypeVar("Made")
+
+_WINDOW = 1024  # excerpts that are sorted by length before they are cut into batches
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Excerpts padded on the right with token 0."""
+
+    positions: NDArray[np.int64]  # (batch,) in the corpus
+    tokens: NDArray[np.int64]  # (batch, time)
+    scored: BoolArray  # (batch, time); false at BOS, special tokens and padding
+    _placed: dict[torch.device, "Placed"] = field(default_factory=dict, compare=False)
+
+    def on(self, device: torch.device) -> "Placed":
+        """The same on a device, moved there once."""
+        if device not in self._placed:
+            self._placed[device] = Placed.of(self, device)
+        return self._placed[device]
+
+    def half(self) -> tuple["Batch", "Batch"]:
+        """The first excerpts and the others, each without needless padding.
+
+        There must be two or more.
+        """
+        middle = len(self.positions) // 2
+        return self._part(slice(0, middle)), self._part(slice(middle, None))
+
+    def _part(self, rows: slice) -> "Batch":
+        return Batch(self.positions[rows], self.tokens[rows], self.scored[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A batch on the device where its activations are."""
+
+    batch: Batch
+    positions: Tensor  # (batch,)
+    scored: Tensor  # (batch, time)
+    whole: bool  # whether all positions but the first are scored
+    _made: dict[int, tuple[Any, Any]] = field(default_factory=dict, compare=False)
+
+    def once(self, key: object, make: Callable[["Placed"], Made]) -> Made:
+        """What `make` makes of it for `key`; made once, for all sites."""
+        if id(key) not in self._made:
+            self._made[id(key)] = (key, make(self))
+        made: Made = self._made[id(key)][1]
+        return made
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> "Placed":
+        """Of a batch, moved to `device`."""
+        positions = torch.from_numpy(batch.positions).to(device, non_blocking=True)
+        scored = torch.from_numpy(batch.scored).to(device, non_blocking=True)
+        whole = bool(batch.scored[:, 1:].all() and not batch.scored[:, 0].any())
+        return cls(batch, positions, scored, whole)
+
+
+def batches(corpus: Corpus, size: int, seed: int, tokens: int = 0) -> Iterator[Batch]:
+    """Every excerpt once, in an order that is random but for neighbours of equal length.
+
+    `size` excerpts make a batch; where `tokens` is not 0, so many as fit that many tokens, padding
+    included, but at least one.
+    """
+    order = np.random.default_rng(seed).permutation(len(corpus))
+    window = max(_WINDOW, tokens // 4)
+    edges = [*range(0, len(order), window), len(order)]
+    for start, stop in pairwise(edges):
+        sequences = [(place, corpus.token_ids(place)) for place in order[start:stop]]
+        sequences.sort(key=lambda item: len(item[1]), reverse=True)
+        first = 0
+        while first < len(sequences):
+            most = max(1, tokens // len(sequences[first][1])) if tokens else size
+            yield _batch(corpus, sequences[first : first + most])
+            first += most
+
+
+def _batch(corpus: Corpus, sequences: list[tuple[np.int64, NDArray[np.int32]]]) -> Batch:
+    time = len(sequences[0][1])
+    tokens = np.zeros((len(sequences), time), np.int64)
+    scored = np.zeros((len(sequences), time), bool)
+    for row, (_, ids) in enumerate(sequences):
+        tokens[row, : len(ids)] = ids
+        scored[row, : len(ids)] = corpus.scored(ids)
+    return Batch(np.array([place for place, _ in sequences], np.int64), tokens, scored)
