@@ -1,0 +1,449 @@
+"""What collecting costs on a GPU, next to the bare forward pass: see README.md.
+
+Needs neither network nor assets: the models are random, but for the embedded example. Every part
+prints its lines as soon as it has them, and one that fails or does not fit says so and is left out.
+"""
+
+import argparse
+import gzip
+import statistics
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from torch import Tensor
+
+from neuron_explainer.collect.batches import Batch
+from neuron_explainer.collect.dense import DenseRows, maxima_of
+from neuron_explainer.collect.kept import Sizes
+from neuron_explainer.collect.moments import MomentAccumulator
+from neuron_explainer.collect.reservoirs import Reservoir
+from neuron_explainer.collect.site import SiteCollector
+from neuron_explainer.collect.stage import collect
+from neuron_explainer.collect.token_table import TableLayout, TokenTableAccumulator
+from neuron_explainer.config import CollectSettings, SubjectSettings
+from neuron_explainer.record_set import RecordSet
+from neuron_explainer.subjects.huggingface import HuggingFaceSubject
+
+DOCUMENTS = 400
+EXAMPLE = Path(__file__).resolve().parents[1] / "data" / "tiny"
+Step = Callable[[Batch], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A random model, the text it reads, and the corpus to which its time is projected."""
+
+    name: str
+    build: Callable[[], Any]
+    vocabulary: int
+    tokens: int  # of an excerpt, without BOS
+    corpus: int  # excerpts
+    sites: str = "blocks.{}.mlp.hook_post"
+
+
+def gpt2(layers: int, width: int, heads: int, vocabulary: int) -> Any:
+    """GPT-2 of that shape."""
+    config = transformers.GPT2Config(
+        n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=1024
+    )
+    config.bos_token_id = config.eos_token_id = vocabulary - 1
+    return transformers.GPT2LMHeadModel(config)
+
+
+def llama(layers: int, width: int, inner: int, heads: int, vocabulary: int) -> Any:
+    """Llama 3 of that shape, with a quarter as many keys and values as queries."""
+    config = transformers.LlamaConfig(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 4,
+        vocab_size=vocabulary,
+        max_position_embeddings=8192,
+    )
+    return transformers.LlamaForCausalLM(config)
+
+
+SHAPES = {
+    "gpt2-xl": Shape("GPT-2 XL", partial(gpt2, 48, 1600, 25, 50_257), 50_257, 64, 50_000),
+    "llama-8b": Shape(
+        "Llama 8B", partial(llama, 32, 4096, 14_336, 32, 128_256), 128_256, 95, 1_000_000
+    ),
+}
+TINY = {
+    "gpt2-xl": Shape("GPT-2, tiny", partial(gpt2, 2, 64, 4, 500), 500, 64, 50_000),
+    "llama-8b": Shape("Llama, tiny", partial(llama, 2, 64, 224, 4, 500), 500, 95, 1_000_000),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--batch-tokens", type=int, default=65_536)
+    parser.add_argument("--batches", type=int, default=8, help="that are collected and timed")
+    parser.add_argument("--tiny", action="store_true", help="small models, to see that it runs")
+    parser.add_argument("--profile", action="store_true", help="the most costly GPU kernels, too")
+    parser.add_argument(
+        "--parts", default="same,gpt2-xl,llama-8b,agreement", help="which, in order"
+    )
+    options = parser.parse_args()
+    if options.tiny:
+        options.batch_tokens = min(options.batch_tokens, 2048)
+    torch.set_grad_enabled(False)
+    started = time.perf_counter()
+    say(f"{describe(options.device)}; torch {torch.__version__}")
+    for part in options.parts.split(","):
+        with guarded(part, options.device):
+            run_part(part, options)
+        say(f"[{part}: {time.perf_counter() - started:.0f} s so far]\n")
+
+
+def run_part(part: str, options: argparse.Namespace) -> None:
+    """One of the parts, by its name."""
+    if part == "same":
+        same_on_both(options.device)
+    elif part == "agreement":
+        agreement(options.device)
+    else:
+        shape = (TINY if options.tiny else SHAPES)[part]
+        Measurement.prepare(shape, options).report(options.profile)
+
+
+def say(line: str) -> None:
+    """Print at once."""
+    print(line, flush=True)
+
+
+@contextmanager
+def guarded(part: str, device: str) -> Iterator[None]:
+    """A part that fails is left out, whatever it is."""
+    try:
+        yield
+    except Exception as error:  # the others are still worth their time
+        traceback.print_exc()
+        say(f"{part} FAILED: {type(error).__name__}: {str(error).splitlines()[:1]}")
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+def describe(device: str) -> str:
+    """What the figures are measured on."""
+    if not device.startswith("cuda"):
+        return device
+    about = torch.cuda.get_device_properties(device)
+    return f"{about.name}, {about.total_memory / 2**30:.0f} GiB"
+
+
+def finish(device: str) -> None:
+    """Wait for the device."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def tokenizer_of(vocabulary: int) -> Any:
+    """One word for each row of a vocabulary."""
+    words = {"<bos>": vocabulary - 1} | {f"w{index}": index for index in range(vocabulary - 1)}
+    backend = Backend(WordLevel(words, unk_token="w0"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    fast: Any = transformers.PreTrainedTokenizerFast
+    return fast(tokenizer_object=backend, bos_token="<bos>")
+
+
+def zipf(vocabulary: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The probability of each token but BOS, the more frequent the lower its number."""
+    weights = 1.0 / (np.arange(vocabulary - 1) + 2.7)
+    return weights / weights.sum()
+
+
+def batch_of(positions: Sequence[int], vocabulary: int, tokens: int) -> Batch:
+    """Excerpts of random words that follow Zipf's law."""
+    random = np.random.default_rng([7, positions[0]])
+    words = random.choice(vocabulary - 1, (len(positions), tokens), p=zipf(vocabulary))
+    ids = np.concatenate([np.full((len(positions), 1), vocabulary - 1), words], 1)
+    scored = np.ones(ids.shape, bool)
+    scored[:, 0] = False
+    return Batch(np.array(positions, np.int64), ids.astype(np.int64), scored)
+
+
+class NoMoments(MomentAccumulator):
+    """Stands in for moments, density and histogram, to see what they cost."""
+
+    def update(self, rows: Tensor) -> None:
+        """Do nothing."""
+
+    def update_batch(self, *_: Any) -> None:
+        """Do nothing."""
+
+
+class RecordsOnly(SiteCollector):
+    """Keeps no moments."""
+
+    def _place(self, device: torch.device) -> None:
+        super()._place(device)
+        self.moments = NoMoments(self.neurons, device)
+
+
+class Measurement:
+    """One model, its batches, and how long each way to run them takes."""
+
+    def __init__(self, shape: Shape, options: argparse.Namespace, subject: Any, model: Any) -> None:
+        self.shape = shape
+        self.device: str = options.device
+        self.subject = subject
+        self.model = model
+        widths = subject.sites()
+        self.sites = {
+            site: widths[site]
+            for layer in range(subject.layers)
+            if (site := shape.sites.format(layer)) in widths
+        }
+        size = max(1, options.batch_tokens // (shape.tokens + 1))
+        self.batches = [
+            batch_of(range(first, first + size), shape.vocabulary, shape.tokens)
+            for first in range(0, options.batches * size, size)
+        ]
+        self.neurons = sum(self.sites.values())
+        most = DEFAULTS.memory_mb * 2**20 // 2 // (4 * self.neurons)
+        self.layout = TableLayout(np.arange(min(most, shape.vocabulary - 1)), False, 0, 0, 1)
+
+    @classmethod
+    def prepare(cls, shape: Shape, options: argparse.Namespace) -> "Measurement":
+        """Build the model on the device."""
+        start = time.perf_counter()
+        torch.manual_seed(0)
+        torch.set_default_dtype(getattr(torch, options.dtype))
+        try:
+            with torch.device(options.device):
+                model = shape.build()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        subject = HuggingFaceSubject(model, tokenizer_of(shape.vocabulary))
+        made = cls(shape, options, subject, model)
+        say(
+            f"{shape.name}, random, {options.dtype}: {len(made.sites)} sites, {made.neurons:,} "
+            f"neurons; {len(made.batches)} batches of {made.batches[0].tokens.shape} tokens; "
+            f"built in {time.perf_counter() - start:.1f} s"
+        )
+        return made
+
+    @property
+    def tokens(self) -> int:
+        """Of one batch, BOS not counted."""
+        return int(self.batches[0].scored.sum())
+
+    def seconds(self, step: Step, batches: Sequence[Batch]) -> list[float]:
+        """Of each batch."""
+        taken = []
+        for batch in batches:
+            finish(self.device)
+            start = time.perf_counter()
+            with torch.inference_mode():
+                step(batch)
+            finish(self.device)
+            taken.append(time.perf_counter() - start)
+        return taken
+
+    def trunk(self, batch: Batch) -> None:
+        """All blocks, without the vocabulary head."""
+        self.model.base_model(torch.from_numpy(batch.tokens).to(self.device), use_cache=False)
+
+    def full(self, batch: Batch) -> None:
+        """All blocks and the logits of every position, an eighth of the batch at a time."""
+        for tokens in torch.from_numpy(batch.tokens).to(self.device).chunk(8):
+            self.model(tokens, use_cache=False)
+
+    def observing(self, make: Callable[[int], Callable[[Batch, Tensor], None]]) -> Step:
+        """A pass in which every site has its own observer, made of its width."""
+        observers = {site: make(width) for site, width in self.sites.items()}
+
+        def step(batch: Batch) -> None:
+            of_batch = {site: partial(observe, batch) for site, observe in observers.items()}
+            self.subject.observe(torch.from_numpy(batch.tokens), of_batch)
+
+        return step
+
+    def collecting(self, *, whole: bool) -> Step:
+        """All neurons' records, with or without moments, histogram and token table."""
+        excerpts = sum(len(batch.positions) for batch in self.batches)
+        remembered = min(excerpts, max(1, DEFAULTS.memory_mb * 2**20 // 16 // self.neurons))
+        sizes = Sizes(time=self.shape.tokens + 1, excerpts=self.shape.corpus, remembered=remembered)
+        layouts = {"token": self.layout} if whole else {}
+
+        def make(width: int) -> Callable[[Batch, Tensor], None]:
+            return (SiteCollector if whole else RecordsOnly)(width, sizes, layouts, 0).update
+
+        return self.observing(make)
+
+    def report(self, profile: bool) -> None:
+        """Print all lines."""
+        trunk = self.line("trunk forward", self.trunk, None)
+        with guarded("full forward", self.device):
+            self.line("full forward", self.full, trunk)
+        with guarded("parts", self.device):
+            self.components(trunk)
+        for name, whole in (("records", False), ("records, moments, histogram, table", True)):
+            with guarded(name, self.device):
+                self.passing(name, self.collecting(whole=whole), trunk, profile and whole)
+
+    def line(self, name: str, step: Step, trunk: float | None) -> float:
+        """The median time of a batch, after a first one that is not counted."""
+        taken = statistics.median(self.seconds(step, self.batches[:4])[1:])
+        ratio = "" if trunk is None else f"  {taken / trunk:.2f} × trunk"
+        say(f"  {name:44} {1e3 * taken:9.1f} ms  {self.tokens / taken:11,.0f} tokens/s{ratio}")
+        return taken
+
+    def components(self, trunk: float) -> None:
+        """The trunk with one part of the work alone."""
+        makers: Mapping[str, Callable[[int], Callable[[Batch, Tensor], None]]] = {
+            "trunk and hooks that do nothing": lambda _: lambda *_: None,
+            "… maxima alone": lambda _: maxima_alone,
+            "… moments and histogram alone": self._moments_alone,
+            "… token table alone": self._table_alone,
+        }
+        for name, make in makers.items():
+            with guarded(name, self.device):
+                self.line(name, self.observing(make), trunk)
+
+    def _moments_alone(self, width: int) -> Callable[[Batch, Tensor], None]:
+        held = MomentAccumulator(width, self.device)
+        return lambda batch, values: held.update_batch(values, batch.on(values.device))
+
+    def _table_alone(self, width: int) -> Callable[[Batch, Tensor], None]:
+        held = TokenTableAccumulator(self.layout, width, self.device)
+        return lambda batch, values: held.update_batch(values, batch.on(values.device))
+
+    def passing(self, name: str, step: Step, trunk: float, profile: bool) -> None:
+        """A pass from empty reservoirs on: its first batches keep more than the later ones."""
+        if self.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self.device)
+        taken = self.seconds(step, self.batches)
+        later = statistics.median(taken[-max(1, len(taken) // 3) :])
+        ratios = " ".join(f"{second / trunk:.2f}" for second in taken)
+        say(f"  collect {name}: × trunk, batch by batch: {ratios}")
+        corpus = self.shape.corpus * self.shape.tokens
+        start = sum(second - later for second in taken)
+        projected = corpus / self.tokens * later + start
+        say(
+            f"    {later / trunk:.2f} × trunk at the end, {self.tokens / later:,.0f} tokens/s; "
+            f"{self.shape.corpus:,} × {self.shape.tokens} tokens in {projected:,.0f} s "
+            f"({projected / 3600:.2f} h), {projected / (corpus / self.tokens * trunk):.2f} × trunk"
+        )
+        if self.device.startswith("cuda"):
+            peak = torch.cuda.max_memory_allocated(self.device) / 2**30
+            say(f"    peak GPU memory {peak:.1f} GiB")
+        if profile and self.device.startswith("cuda"):
+            self.profiled(step)
+
+    def profiled(self, step: Step) -> None:
+        """Where the time of a batch goes: the trunk's own kernels are among them."""
+        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            self.seconds(step, self.batches[-1:])
+        averages = profile.key_averages()
+        for key in ("self_device_time_total", "self_cpu_time_total"):
+            say(averages.table(sort_by=key, row_limit=24, max_name_column_width=72))
+
+
+DEFAULTS = CollectSettings()
+
+
+def maxima_alone(batch: Batch, values: Tensor) -> None:
+    """The per-excerpt maxima of a site."""
+    maxima_of(values, batch.on(values.device))
+
+
+def same_on_both(device: str) -> None:
+    """The same activations, collected on the device and on the CPU, come to the same."""
+    neurons, excerpts, tokens = 512, 600, 24
+    sizes = Sizes(time=tokens + 1, excerpts=excerpts, remembered=excerpts)
+    layout = TableLayout(np.arange(60), False, 0, 0, 1)
+    collectors = [SiteCollector(neurons, sizes, {"token": layout}, 0) for _ in range(2)]
+    for first in range(0, excerpts, 120):
+        batch = batch_of(range(first, first + 120), 200, tokens)
+        batch.scored[::7, 15:] = False  # as of shorter excerpts
+        torch.manual_seed(first)
+        values = torch.randn(120, tokens + 1, neurons).bfloat16()
+        collectors[0].update(batch, values)
+        collectors[1].update(batch, values.to(device))
+    where = collectors[1].device
+    collectors[1].move(torch.device("cpu"))
+    states = [collector.state() for collector in collectors]
+    for collector in collectors:
+        each: list[Reservoir] = [collector.kept.top, collector.kept.random]
+        for reservoir in [*each, *collector.kept.bands.reservoirs]:
+            reservoir.sort()
+    differ = [name for name, held in states[0].items() if not torch.equal(held, states[1][name])]
+    apart = {
+        name: float((states[0][name] - states[1][name]).abs().max() / states[0][name].abs().max())
+        for name in differ
+    }
+    exact = [name for name in states[0] if name not in differ]
+    say(f"collected on {where} and on cpu from the same activations: {len(exact)} tensors equal")
+    say(f"  relative differences of the others: {apart or 'none'}")
+
+
+def agreement(device: str) -> None:
+    """The embedded example in each precision, against float32 on the CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus.jsonl"
+        with gzip.open(EXAMPLE / "corpus.jsonl.gz") as file:
+            corpus.write_bytes(b"".join(islice(file, DOCUMENTS)))
+        truth = example(Path(folder), corpus, "cpu", "float32")
+        for dtype in ("float32", "bfloat16", "float16"):
+            if device != "cpu" or dtype != "float16":  # there that takes minutes
+                found = example(Path(folder), corpus, device, dtype)
+                say(f"the embedded example, {dtype} on {device} against float32 on cpu")
+                for site in found:
+                    say(f"  {compared(truth[site], found[site], site)}")
+
+
+def example(root: Path, corpus: Path, device: str, dtype: str) -> dict[str, Any]:
+    """What collect makes of the embedded example, by site."""
+    subject = SubjectSettings(model=str(EXAMPLE / "model"), device=device, dtype=dtype)
+    sites = ("blocks.0.mlp.hook_post", "blocks.3.mlp.hook_post")
+    settings = CollectSettings(corpus=str(corpus), sites=sites)
+    data = Path(tempfile.mkdtemp(dir=root))
+    start = time.perf_counter()
+    done = collect(data, subject, settings)
+    say(f"  collect of the example, {dtype} on {device}: {time.perf_counter() - start:.1f} s")
+    return {site: RecordSet(data, done.subject, site) for site in sites}
+
+
+def compared(truth: RecordSet, found: RecordSet, site: str) -> str:
+    """How far two record sets of one site agree, in words."""
+    shared, largest, densities = [], [], []
+    for index in range(0, 512, 8):
+        one, other = truth.neuron(index), found.neuron(index)
+        tops = [
+            {record.sequence for record in neuron.records if record.kind == "top"}
+            for neuron in (one, other)
+        ]
+        shared.append(len(tops[0] & tops[1]) / len(tops[0]))
+        scale = max(1e-9, abs(one.statistics.maximum))
+        largest.append(abs(one.statistics.maximum - other.statistics.maximum) / scale)
+        densities.append(abs(one.statistics.density - other.statistics.density))
+    return (
+        f"{site}: {100 * float(np.mean(shared)):.1f} % of top records shared, maximum off by "
+        f"{100 * float(np.median(largest)):.2f} % (median), density by "
+        f"{float(np.mean(densities)):.5f} (mean)"
+    )
+
+
+if __name__ == "__main__":
+    main()
