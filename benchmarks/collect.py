@@ -30,9 +30,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
 
-from neuron_explainer.collect.excerpts import Batch, batches
+from neuron_explainer.collect.batches import Batch, batches
+from neuron_explainer.collect.kept import Sizes
 from neuron_explainer.collect.moments import MomentAccumulator
-from neuron_explainer.collect.site import SiteCollector, Sizes
+from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.stage import collect
 from neuron_explainer.collect.token_table import TableLayout, token_layout
 from neuron_explainer.config import CollectSettings, SubjectSettings

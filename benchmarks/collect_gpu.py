@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
 
 from neuron_explainer.collect.batches import Batch
-from neuron_explainer.collect.dense import DenseRows, maxima_of
+from neuron_explainer.collect.dense import maxima_of
 from neuron_explainer.collect.kept import Sizes
 from neuron_explainer.collect.moments import MomentAccumulator
 from neuron_explainer.collect.reservoirs import Reservoir
@@ -36,10 +36,13 @@ from neuron_explainer.collect.stage import collect
 from neuron_explainer.collect.token_table import TableLayout, TokenTableAccumulator
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.record_set import RecordSet
+from neuron_explainer.records import NeuronRecord
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
 
 DOCUMENTS = 400
 EXAMPLE = Path(__file__).resolve().parents[1] / "data" / "tiny"
+Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 Step = Callable[[Batch], None]
 
 
@@ -135,7 +138,7 @@ def guarded(part: str, device: str) -> Iterator[None]:
     """A part that fails is left out, whatever it is."""
     try:
         yield
-    except Exception as error:  # the others are still worth their time
+    except Exception as error:  # noqa: BLE001 - the others are still worth their time
         traceback.print_exc()
         say(f"{part} FAILED: {type(error).__name__}: {str(error).splitlines()[:1]}")
     if device.startswith("cuda"):
@@ -167,8 +170,9 @@ def tokenizer_of(vocabulary: int) -> Any:
 
 def zipf(vocabulary: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The probability of each token but BOS, the more frequent the lower its number."""
-    weights = 1.0 / (np.arange(vocabulary - 1) + 2.7)
-    return weights / weights.sum()
+    weights: np.ndarray[Any, np.dtype[np.float64]] = 1.0 / (np.arange(vocabulary - 1) + 2.7)
+    weights /= weights.sum()
+    return weights
 
 
 def batch_of(positions: Sequence[int], vocabulary: int, tokens: int) -> Batch:
@@ -405,7 +409,7 @@ def agreement(device: str) -> None:
         with gzip.open(EXAMPLE / "corpus.jsonl.gz") as file:
             corpus.write_bytes(b"".join(islice(file, DOCUMENTS)))
         truth = example(Path(folder), corpus, "cpu", "float32")
-        for dtype in ("float32", "bfloat16", "float16"):
+        for dtype in DTYPES:
             if device != "cpu" or dtype != "float16":  # there that takes minutes
                 found = example(Path(folder), corpus, device, dtype)
                 say(f"the embedded example, {dtype} on {device} against float32 on cpu")
@@ -413,7 +417,7 @@ def agreement(device: str) -> None:
                     say(f"  {compared(truth[site], found[site], site)}")
 
 
-def example(root: Path, corpus: Path, device: str, dtype: str) -> dict[str, Any]:
+def example(root: Path, corpus: Path, device: str, dtype: Dtype) -> dict[str, Any]:
     """What collect makes of the embedded example, by site."""
     subject = SubjectSettings(model=str(EXAMPLE / "model"), device=device, dtype=dtype)
     sites = ("blocks.0.mlp.hook_post", "blocks.3.mlp.hook_post")
@@ -423,6 +427,13 @@ def example(root: Path, corpus: Path, device: str, dtype: str) -> dict[str, Any]
     done = collect(data, subject, settings)
     say(f"  collect of the example, {dtype} on {device}: {time.perf_counter() - start:.1f} s")
     return {site: RecordSet(data, done.subject, site) for site in sites}
+
+
+def maximum_and_density(neuron: NeuronRecord) -> tuple[float, float]:
+    """Of all its activations."""
+    about = neuron.statistics
+    assert about is not None
+    return float(about.maximum or 0.0), float(about.density or 0.0)
 
 
 def compared(truth: RecordSet, found: RecordSet, site: str) -> str:
@@ -435,9 +446,9 @@ def compared(truth: RecordSet, found: RecordSet, site: str) -> str:
             for neuron in (one, other)
         ]
         shared.append(len(tops[0] & tops[1]) / len(tops[0]))
-        scale = max(1e-9, abs(one.statistics.maximum))
-        largest.append(abs(one.statistics.maximum - other.statistics.maximum) / scale)
-        densities.append(abs(one.statistics.density - other.statistics.density))
+        mine, theirs = maximum_and_density(one), maximum_and_density(other)
+        largest.append(abs(mine[0] - theirs[0]) / max(1e-9, abs(mine[0])))
+        densities.append(abs(mine[1] - theirs[1]))
     return (
         f"{site}: {100 * float(np.mean(shared)):.1f} % of top records shared, maximum off by "
         f"{100 * float(np.median(largest)):.2f} % (median), density by "

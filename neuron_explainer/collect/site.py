@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuron_explainer.collect.batches import Batch, Placed
+from neuron_explainer.collect.batches import Batch
 from neuron_explainer.collect.dense import DenseRows, Turning, maxima_of
 from neuron_explainer.collect.kept import KeptExcerpts, Sizes
 from neuron_explainer.collect.moments import MomentAccumulator

@@ -7,8 +7,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from neuron_explainer.collect.checkpoint import Checkpoints
 from neuron_explainer.collect.batches import Batch, batches
+from neuron_explainer.collect.checkpoint import Checkpoints
 from neuron_explainer.collect.heads import HeadCollector, HeadTables
 from neuron_explainer.collect.kept import Sizes
 from neuron_explainer.collect.site import SiteCollector

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from neuron_explainer import schemas
 from neuron_explainer.collect.bands import BandSample
+from neuron_explainer.collect.kept import BAND_SEED
 from neuron_explainer.collect.moments import Moments
 from neuron_explainer.collect.reservoirs import positions_of
-from neuron_explainer.collect.kept import BAND_SEED
 from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.token_table import (
     POOLED,
@@ -74,7 +74,7 @@ class SiteTables:
 
     def _rows(self, neurons: slice) -> _Rows:
         sources = (self._collector.kept.top, self._collector.kept.random)
-        layout = _Layout.of(*(source.order.shape[1] for source in sources), self._bands)
+        layout = _Layout.of(sources[0].order.shape[1], sources[1].order.shape[1], self._bands)
         of_bands = positions_of(self._bands.keys[neurons].flatten(1))
         positions = torch.cat([*(source.positions[neurons] for source in sources), of_bands], 1)
         activations = torch.cat(

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from neuron_explainer.collect.bands import BANDS, QUANTILES, BandReservoirs, BandSample
+from neuron_explainer.collect.dense import DenseRows
 from neuron_explainer.collect.reservoirs import (
     EMPTY,
-    Reservoir,
+    Reservoirs,
     activation_keys,
     positions_of,
     priority_keys,
@@ -46,9 +47,10 @@ class Stream:
     def sample(self, batch: int = 256) -> BandSample:
         neurons, excerpts = self.maxima.shape
         bands = BandReservoirs(
-            neurons, 1, self.per_band, excerpts, self.remembered or excerpts, self.top
+            neurons, self.per_band, excerpts, self.remembered or excerpts, self.top
         )
-        top, random = Reservoir(neurons, self.top, 1), Reservoir(neurons, self.random, 1)
+        together = Reservoirs(neurons, (self.top, self.random, *bands.capacities), 1)
+        top, random, *bands.reservoirs = together.each
         order = np.random.default_rng(self.seed).permutation(excerpts)
         edges = [*range(0, excerpts, 1024), excerpts]
         for start, stop in pairwise(edges):
@@ -56,10 +58,12 @@ class Stream:
                 chosen = order[first : min(first + batch, stop)]
                 positions = torch.from_numpy(chosen)
                 maxima = torch.from_numpy(self.maxima[:, chosen])
-                rows = maxima.T[:, None, :]
-                top.update(activation_keys(maxima, positions), maxima, rows)
-                random.update(priority_keys(self.seed + 1, neurons, positions), maxima, rows)
-                bands.update(priority_keys(self.seed, neurons, positions), maxima, rows, positions)
+                drawn = priority_keys(self.seed, neurons, positions)
+                others = priority_keys(self.seed + 1, neurons, positions)
+                orders = [activation_keys(maxima, positions), others, *bands.orders(drawn, maxima)]
+                rows = DenseRows(maxima.T[:, None, :])
+                together.update(torch.stack(orders), positions, maxima, rows)
+                bands.remember(maxima, chosen)
         top.sort()
         random.sort()
         return bands.result(top, random, self.seed)
