@@ -95,14 +95,15 @@ class BandReservoirs:
             for band, (rate, _) in self._rates.items()
         ]
 
-    def remember(self, maxima: Tensor, positions: NDArray[np.int64]) -> None:
-        """Keep those `maxima` (neurons, batch) of a batch that the boundaries are found from."""
+    def remembered(self, maxima: Tensor, positions: NDArray[np.int64]) -> Tensor:
+        """Those `maxima` (neurons, batch) of a batch that the boundaries are found from."""
         columns = np.flatnonzero(self._remembered[positions])
-        if len(columns) < len(positions):
-            maxima = maxima[:, torch.from_numpy(columns).to(maxima.device)]
-        self._remember(maxima)
+        if len(columns) == len(positions):
+            return maxima
+        return maxima[:, torch.from_numpy(columns).to(maxima.device)]
 
-    def _remember(self, maxima: Tensor) -> None:
+    def remember(self, maxima: Tensor) -> None:
+        """Keep what `remembered` chose."""
         stop = self._known + maxima.shape[1]
         self._maxima[:, self._known : stop] = maxima
         self._known = stop
@@ -117,13 +118,13 @@ class BandReservoirs:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Become what `state` was taken of, which must have been made for the same corpus."""
         self._known = 0
-        self._remember(state["maxima"])
+        self.remember(state["maxima"])
         for band, reservoir in self._own.items():
             reservoir.restore(within(f"{band}.", state))
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
         """Take in what was kept of other excerpts of the same corpus."""
-        self._remember(state["maxima"])
+        self.remember(state["maxima"])
         for band, reservoir in self._own.items():
             reservoir.merge(within(f"{band}.", state))
 

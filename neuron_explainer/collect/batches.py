@@ -25,7 +25,14 @@ class Batch:
     positions: NDArray[np.int64]  # (batch,) in the corpus
     tokens: NDArray[np.int64]  # (batch, time)
     scored: BoolArray  # (batch, time); false at BOS, special tokens and padding
+    start: int = 0  # where it begins in the batch that it is a part of
+    of: NDArray[np.int64] | None = None  # the positions of that batch, where it is a part
     _placed: dict[torch.device, "Placed"] = field(default_factory=dict, compare=False)
+
+    @property
+    def whole(self) -> NDArray[np.int64]:
+        """The positions of the whole batch: one object for all its parts, by which to know them."""
+        return self.positions if self.of is None else self.of
 
     def on(self, device: torch.device) -> "Placed":
         """The same on a device, moved there once."""
@@ -34,15 +41,15 @@ class Batch:
         return self._placed[device]
 
     def half(self) -> tuple["Batch", "Batch"]:
-        """The first excerpts and the others, each without needless padding.
-
-        There must be two or more.
-        """
+        """The first excerpts and the others; there must be two or more."""
         middle = len(self.positions) // 2
-        return self._part(slice(0, middle)), self._part(slice(middle, None))
+        return self.part(0, middle), self.part(middle, len(self.positions))
 
-    def _part(self, rows: slice) -> "Batch":
-        return Batch(self.positions[rows], self.tokens[rows], self.scored[rows])
+    def part(self, first: int, stop: int) -> "Batch":
+        """The excerpts from `first` up to `stop`, with the padding of the whole batch."""
+        rows = slice(first, stop)
+        start, of = self.start + first, self.whole
+        return Batch(self.positions[rows], self.tokens[rows], self.scored[rows], start, of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,22 @@ class Placed:
     positions: Tensor  # (batch,)
     scored: Tensor  # (batch, time)
     whole: bool  # whether all positions but the first are scored
+    _parts: dict[tuple[int, int], "Placed"] = field(default_factory=dict, compare=False)
     _made: dict[int, tuple[Any, Any]] = field(default_factory=dict, compare=False)
+
+    @property
+    def count(self) -> int:
+        """How many positions are scored."""
+        return int(self.batch.scored.sum())
+
+    def part(self, first: int, stop: int) -> "Placed":
+        """The excerpts from `first` up to `stop`; made once, for all sites."""
+        if (first, stop) == (0, len(self.batch.positions)):
+            return self
+        if (first, stop) not in self._parts:
+            part = self.batch.part(first, stop)
+            self._parts[first, stop] = Placed.of(part, self.scored.device)
+        return self._parts[first, stop]
 
     def once(self, key: object, make: Callable[["Placed"], Made]) -> Made:
         """What `make` makes of it for `key`; made once, for all sites."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from neuron_explainer.collect.batches import Placed
 
@@ -14,9 +15,10 @@ class DenseRows:
 
     values: Tensor
 
-    def pick(self, places: Tensor, neurons: Tensor) -> Tensor:
-        """The activations (picked, time) of these neurons in these excerpts, (picked,) each."""
-        return self.values[places, :, neurons]
+    def pick(self, places: Tensor, neurons: Tensor, time: int) -> Tensor:
+        """The activations of these neurons in these excerpts, float32 (picked, time)."""
+        picked = self.values[places, :, neurons].float()
+        return picked if picked.shape[1] == time else pad(picked, (0, time - picked.shape[1]))
 
 
 def maxima_of(values: Tensor, batch: Placed) -> Tensor:

@@ -15,7 +15,7 @@ from neuron_explainer.collect.reservoirs import (
     activation_keys,
     priority_keys,
 )
-from neuron_explainer.collect.state import Composite, Mergeable
+from neuron_explainer.collect.state import Commit, Composite, Mergeable
 
 RANDOM_SEED, BAND_SEED = 0x51, 0xB4  # so that the two samples are independent
 _FIRST_BLOCK = 64  # excerpts
@@ -52,29 +52,30 @@ class KeptExcerpts(Composite):
         self.random: Reservoir = self._all.each[1]
         self.bands = bands
         bands.reservoirs = self._all.each[2:]
-        self._seen = 0
 
     def parts(self) -> Mapping[str, Mergeable]:
         """The three kinds."""
         return {"top": self.top, "random": self.random, "bands": self.bands}
 
-    def update(self, batch: Placed, maxima: Tensor, rows: Rows) -> None:
-        """Offer a batch: the `maxima` (neurons, batch) of its excerpts, and their activations.
+    def most(self, seen: int) -> int:
+        """How many excerpts are to be weighed at once after so many.
 
-        In blocks that grow with what was seen: of the first excerpts all would be kept, and what
-        is weighed at once would not fit the memory.
+        Of the first all would be kept, so that blocks grow; later, their offers must fit memory.
         """
-        self.bands.remember(maxima, batch.batch.positions)
-        most = max(1, _MOST_CELLS // max(1, self._neurons * len(self._all.each)))
-        first, count = 0, maxima.shape[1]
-        while first < count:
-            stop = min(count, first + min(most, max(_FIRST_BLOCK, self._seen)))
-            block = slice(first, stop)
-            offered = maxima[:, block]
-            orders = self._orders(offered, batch.positions[block])
-            self._all.update(orders, batch.positions[block], offered, _Later(rows, first))
-            self._seen += stop - first
-            first = stop
+        cells = max(1, self._neurons * len(self._all.each))
+        return max(1, min(_MOST_CELLS // cells, max(_FIRST_BLOCK, seen)))
+
+    def weigh(self, batch: Placed, maxima: Tensor, rows: Rows) -> Commit:
+        """Offer excerpts with their `maxima` (neurons, batch) and activations."""
+        orders = self._orders(maxima, batch.positions)
+        take = self._all.weigh(orders, batch.positions, maxima, rows)
+        remembered = self.bands.remembered(maxima, batch.batch.positions)
+
+        def commit() -> None:
+            take()
+            self.bands.remember(remembered)
+
+        return commit
 
     def _orders(self, maxima: Tensor, positions: Tensor) -> Tensor:
         """The order of each excerpt in each reservoir, (reservoirs, neurons, batch)."""
@@ -84,15 +85,3 @@ class KeptExcerpts(Composite):
         )
         bands = self.bands.orders(drawn, maxima)
         return torch.stack([activation_keys(maxima, positions), random, *bands])
-
-
-@dataclass(frozen=True, slots=True)
-class _Later:
-    """The excerpts of a batch from the `first` on."""
-
-    rows: Rows
-    first: int
-
-    def pick(self, places: Tensor, neurons: Tensor) -> Tensor:
-        """As `rows` has them."""
-        return self.rows.pick(places + self.first, neurons)

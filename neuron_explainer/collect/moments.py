@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,13 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuron_explainer.collect.batches import Placed
+from neuron_explainer.collect.sparse import summed
+from neuron_explainer.collect.state import Commit
 from neuron_explainer.histogram import HISTOGRAM_EDGES, LOWEST_EXPONENT
+from neuron_explainer.subjects.base import Latents
 
 _LOWEST_EXPONENT, _BINS = LOWEST_EXPONENT, len(HISTOGRAM_EDGES)
 _SMALLEST_VARIANCE = 1e-16  # fourth powers of what varies less are lost to single precision
 _FIRST_HALF_OCTAVE = 2 * (127 + _LOWEST_EXPONENT)  # what bin 1 ends with
 _CHUNK_ELEMENTS = 1 << 17  # of float32: the working set stays in the cache
-_DEVICE_CHUNK_ELEMENTS = 1 << 26  # so that there are few steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,7 @@ class MomentAccumulator:
         cells = torch.arange(neurons, dtype=torch.int32, device=device)
         self._cells = cells - _FIRST_HALF_OCTAVE * neurons
         # used again for every chunk: fresh memory would cost more than the sums
-        most = _CHUNK_ELEMENTS if self._sums.device.type == "cpu" else _DEVICE_CHUNK_ELEMENTS
-        self._step = max(1, most // max(1, neurons))
+        self._step = max(1, _CHUNK_ELEMENTS // max(1, neurons))
         self._scratch: Tensor | None = None
         self._ones: Tensor | None = None
 
@@ -59,16 +61,46 @@ class MomentAccumulator:
         for first in range(0, len(rows), self._step):
             self._add(rows[first : first + self._step], self._shift)
 
-    def update_batch(self, values: Tensor, batch: Placed) -> None:
+    def weigh(self, values: Tensor, batch: Placed) -> Commit:
         """Add the scored positions of `values` (batch, time, neurons) of any type, in few steps."""
-        if self._shift is None:
-            self._shift = values[0][batch.scored[0]].float().mean(0)
-        self.tokens += int(batch.batch.scored.sum())
-        step = max(1, self._step // values.shape[1])
-        for first in range(0, len(values), step):
-            block = slice(first, first + step)
-            rows = values[block, 1:] if batch.whole else values[block][batch.scored[block]]
-            self._add(rows.reshape(-1, rows.shape[-1]).float(), self._shift)
+        shift = self._shift
+        if shift is None:
+            shift = values[0][batch.scored[0]].float().mean(0)
+        scored = None if batch.whole else batch.scored
+        sums, positive = power_sums(values, shift, scored)
+        histogram = half_octave_counts(values, scored).flatten()
+        return partial(self._commit, shift, batch.count, sums, positive, histogram)
+
+    def weigh_sparse(self, scored: Latents, tokens: int) -> Commit:
+        """Add `tokens` tokens, of whose latents all but those in `scored` are 0.
+
+        Powers are summed around 0 in double precision: most latents are 0 most of the time.
+        """
+        neurons, latent = scored.shape[2], scored.latent
+        shift = torch.zeros(neurons, device=self._sums.device) if self._shift is None else None
+        value = scored.value.float()
+        power = value.double()
+        sums = torch.zeros((neurons, 4), dtype=torch.float64, device=value.device)
+        powers = torch.stack([power, power**2, power**3, power**4], 1)
+        sums.index_add_(0, *summed(latent, powers))
+        fired = (value > 0.0).long()
+        positive = self._histogram.new_zeros(neurons).index_add_(0, latent, fired)
+        histogram = torch.zeros_like(self._histogram)
+        histogram[:neurons] = tokens - positive
+        cells = _half_octaves(value, torch.empty_like(latent, dtype=torch.int32)).long()
+        cells = (cells - _FIRST_HALF_OCTAVE) * neurons + latent
+        histogram.index_add_(0, cells, fired)
+        shift = self._shift if shift is None else shift
+        return partial(self._commit, shift, tokens, sums.T, positive, histogram)
+
+    def _commit(
+        self, shift: Tensor | None, tokens: int, sums: Tensor, positive: Tensor, histogram: Tensor
+    ) -> None:
+        self._shift = shift
+        self.tokens += tokens
+        self._sums += sums
+        self._positive += positive
+        self._histogram += histogram
 
     def _add(self, rows: Tensor, shift: Tensor) -> None:
         if self._scratch is None or self._ones is None:
@@ -133,6 +165,40 @@ class MomentAccumulator:
         density = positive / max(1, self.tokens)
         mean, variance, skewness, kurtosis = _central(shift, *sums)
         return Moments(self.tokens, mean, variance, skewness, kurtosis, density, histogram)
+
+
+def power_sums(values: Tensor, shift: Tensor, scored: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sums (4, neurons) of the powers of `values` (batch, time, neurons) less `shift`.
+
+    And how many are above 0 (neurons,). Of `scored` positions (batch, time), where it is None of
+    all but the first.
+    """
+    counted = values[:, 1:] if scored is None else values
+    apart = counted.float() - shift
+    positive = counted > 0.0
+    if scored is not None:
+        apart = torch.where(scored[:, :, None], apart, 0.0)
+        positive = positive & scored[:, :, None]
+    squared = apart * apart
+    powers = (apart, squared, squared * apart, squared * squared)
+    sums = torch.stack([power.sum((0, 1)) for power in powers])
+    return sums.double(), positive.sum((0, 1))
+
+
+def half_octave_counts(values: Tensor, scored: Tensor | None) -> Tensor:
+    """How many of `values` (batch, time, neurons) are in each bin, (bins, neurons).
+
+    Bin 0 is within bin 1, as in the accumulator; positions as in `power_sums`.
+    """
+    counted = values[:, 1:] if scored is None else values
+    neurons = values.shape[2]
+    rows = counted.float().contiguous()
+    cells = _half_octaves(rows, torch.empty_like(rows, dtype=torch.int32))
+    cells = (cells - _FIRST_HALF_OCTAVE) * neurons
+    cells = cells + torch.arange(neurons, dtype=torch.int32, device=values.device)
+    ones = torch.ones_like(cells) if scored is None else scored[:, :, None].expand_as(cells).int()
+    counts = torch.zeros(_BINS * neurons, dtype=torch.int32, device=values.device)
+    return counts.index_add_(0, cells.view(-1), ones.reshape(-1)).view(_BINS, neurons)
 
 
 def _moved(sums: Tensor, apart: Tensor, count: int) -> Tensor:

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+
+from neuron_explainer.collect.state import Commit
 
 EMPTY = torch.iinfo(torch.int64).min + 1
 _BELOW_EMPTY, _NO_SLOT = EMPTY - 1, torch.iinfo(torch.int64).max
@@ -92,8 +93,11 @@ def exchanged(held: Tensor, offered: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class Rows(Protocol):
     """A batch's activations, of which some are picked."""
 
-    def pick(self, places: Tensor, neurons: Tensor) -> Tensor:
-        """The activations (picked, time) of these neurons in these excerpts, (picked,) each."""
+    def pick(self, places: Tensor, neurons: Tensor, time: int) -> Tensor:
+        """The activations of these neurons in these excerpts, (picked,) each.
+
+        Float32 (picked, time), padded with 0.
+        """
 
 
 class Reservoir:
@@ -169,7 +173,7 @@ class Reservoirs:
             held = [part[number, :, :capacity] for part in parts]
             self.each.append(Reservoir(*held, self._activations[:, start : start + capacity]))
 
-    def update(self, orders: Tensor, positions: Tensor, maxima: Tensor, rows: Rows) -> None:
+    def weigh(self, orders: Tensor, positions: Tensor, maxima: Tensor, rows: Rows) -> Commit:
         """Offer the excerpts at `positions` (batch,) with their `maxima` (neurons, batch).
 
         By `orders` (reservoirs, neurons, batch) each reservoir says which it keeps; it does not
@@ -177,15 +181,18 @@ class Reservoirs:
         """
         width, time = self._order.shape[2], self._activations.shape[2]
         if not self._total:
-            return
+            return lambda: None
         row, slot, place = exchanged(self._order.view(-1, width), orders.flatten(0, 1))
-        if not len(row):
-            return
         number, neuron = row // self._neurons, row % self._neurons
-        where = row * width + slot
-        self._order.view(-1)[where] = orders[number, neuron, place]
-        self._positions.view(-1)[where] = positions[place]
-        self._maxima.view(-1)[where] = maxima[neuron, place]
-        picked = rows.pick(place, neuron)
-        where = neuron * self._total + self._starts[number] + slot
-        self._activations.view(-1, time)[where] = pad(picked.float(), (0, time - picked.shape[1]))
+        cell = row * width + slot
+        entering = [orders[number, neuron, place], positions[place], maxima[neuron, place]]
+        of_row = neuron * self._total + self._starts[number] + slot
+        picked = rows.pick(place, neuron, time)
+
+        def commit() -> None:
+            held = (self._order, self._positions, self._maxima)
+            for part, values in zip(held, entering, strict=True):
+                part.view(-1)[cell] = values
+            self._activations.view(-1, time)[of_row] = picked
+
+        return commit

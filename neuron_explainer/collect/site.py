@@ -1,22 +1,33 @@
 """What collect keeps of one site while the corpus streams through the subject."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuron_explainer.collect.batches import Batch
+from neuron_explainer.collect.batches import Batch, Placed
 from neuron_explainer.collect.dense import DenseRows, Turning, maxima_of
 from neuron_explainer.collect.kept import KeptExcerpts, Sizes
 from neuron_explainer.collect.moments import MomentAccumulator
-from neuron_explainer.collect.state import Composite, Mergeable
+from neuron_explainer.collect.sparse import SparseRows, excerpts_of, scored_of, sparse_maxima
+from neuron_explainer.collect.state import Commit, Composite, Mergeable
 from neuron_explainer.collect.token_table import TableLayout, TokenTableAccumulator
+from neuron_explainer.subjects.base import Latents
 
 _TURNED_EXCERPTS = 512  # after so many, few of the default sizes' records still change
 _ROOM = 0.3  # of a device's memory that is left to the forward pass
 _CPU = torch.device("cpu")
+
+
+class _Block(NamedTuple):
+    """Some excerpts of a batch."""
+
+    batch: Placed
+    rows: slice  # in the batch
 
 
 class SiteCollector(Composite):
@@ -33,7 +44,9 @@ class SiteCollector(Composite):
         self.seed = seed
         self._sizes = sizes
         self._layouts = layouts
-        self._seen = 0
+        self._seen = 0  # excerpts
+        self._whole: NDArray[np.int64] | None = None  # the batch at hand
+        self._taken = 0  # excerpts of it
         self._turning = Turning()
         self._place(_CPU)
         self._placed = False
@@ -71,15 +84,51 @@ class SiteCollector(Composite):
         if self.device == _CPU:
             values = values.float()
         placed = batch.on(self.device)
-        maxima = maxima_of(values, placed)
-        self.kept.update(placed, maxima, DenseRows(self._laid_out(values)))
+        maxima, laid_out = maxima_of(values, placed), self._laid_out(values)
+        for block in self._blocks(placed):
+            of_block, rows = values[block.rows], DenseRows(laid_out[block.rows])
+            commits = [self.kept.weigh(block.batch, maxima[:, block.rows], rows)]
+            if self.device == _CPU:
+                commits.append(partial(self._by_sequence, block.batch.batch, of_block))
+            else:
+                for part in (self.moments, *self.tables.values()):
+                    commits.append(part.weigh(of_block, block.batch))
+            self._take(block.batch.batch, commits)
+
+    def update_latents(self, batch: Batch, latents: Latents) -> None:
+        """Take in the listed latents of one batch: the same as all of them by `update`."""
+        self._settle(latents.value)
+        parts = (part.to(self.device) for part in (latents.place, latents.latent, latents.value))
+        listed = Latents(*parts, latents.shape)
+        whole = batch.on(self.device)
+        for block in self._blocks(whole):
+            of_block = listed if block.batch is whole else excerpts_of(listed, block.rows)
+            scored = scored_of(of_block, block.batch)
+            maxima = sparse_maxima(scored, block.batch)
+            commits = [self.kept.weigh(block.batch, maxima, SparseRows(of_block))]
+            commits.append(self.moments.weigh_sparse(scored, block.batch.count))
+            commits += [table.weigh_sparse(scored, block.batch) for table in self.tables.values()]
+            self._take(block.batch.batch, commits)
+
+    def _blocks(self, batch: Placed) -> Iterator["_Block"]:
+        """The excerpts that were not taken in yet, some at a time.
+
+        A batch that did not fit memory comes again in parts: what was taken in of it is left out.
+        """
+        if self._whole is not batch.batch.whole:
+            self._whole, self._taken = batch.batch.whole, 0
+        count = len(batch.batch.positions)
+        first = max(0, self._taken - batch.batch.start)
+        while first < count:
+            stop = min(count, first + self.kept.most(self._seen))
+            yield _Block(batch.part(first, stop), slice(first, stop))
+            first = stop
+
+    def _take(self, batch: Batch, commits: Sequence[Commit]) -> None:
+        for commit in commits:
+            commit()
         self._seen += len(batch.positions)
-        if self.device == _CPU:
-            self._by_sequence(batch, values)
-        else:
-            self.moments.update_batch(values, placed)
-            for table in self.tables.values():
-                table.update_batch(values, placed)
+        self._taken = batch.start + len(batch.positions)
 
     def _by_sequence(self, batch: Batch, values: Tensor) -> None:
         """Moments and tables: what one sequence needs stays in the processor's cache."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from neuron_explainer.collect.batches import Batch, batches
 from neuron_explainer.collect.checkpoint import Checkpoints
@@ -19,7 +19,13 @@ from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.record_set import Corpus
 from neuron_explainer.runner import Progress
 from neuron_explainer.store import Folder, Shard, shards_of
-from neuron_explainer.subjects.base import HeadReader, Observer, Subject
+from neuron_explainer.subjects.base import (
+    HeadReader,
+    LatentObserver,
+    LatentReader,
+    Observer,
+    Subject,
+)
 
 _FLOAT = 4  # bytes
 AnyCollector = SiteCollector | HeadCollector
@@ -86,30 +92,34 @@ def stream(
     with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
         for place, batch in enumerate(batches(corpus, settings.batch, settings.seed)):
             if place >= done and place % parts == number - 1:
-                observers = {
-                    site: _updating(collector, batch) for site, collector in collectors.items()
-                }
-                _observe(subject, torch.from_numpy(batch.tokens), observers)
+                _take_in(subject, batch, collectors)
                 kept.seen(collectors, len(batch.positions), place + 1)
             advance(len(batch.positions))
     return collectors
 
 
-def _observe(subject: Subject, tokens: Tensor, observers: Mapping[str, Observer]) -> None:
+def _take_in(subject: Subject, batch: Batch, collectors: Mapping[str, AnyCollector]) -> None:
     """Neurons in one forward pass, heads in another: only there attention is not a fast kernel."""
-    heads = {site: observer for site, observer in observers.items() if is_pattern(site)}
-    if len(heads) < len(observers):
-        subject.observe(tokens, {site: observers[site] for site in observers if site not in heads})
+    tokens = torch.from_numpy(batch.tokens)
+    listed = subject.latents() if isinstance(subject, LatentReader) else {}
+    neurons: dict[str, Observer] = {}
+    heads: dict[str, Observer] = {}
+    latents: dict[str, LatentObserver] = {}
+    for site, collector in collectors.items():
+        if isinstance(collector, HeadCollector):
+            heads[site] = partial(collector.update, batch)
+        elif site in listed:
+            latents[site] = partial(collector.update_latents, batch)
+        else:
+            neurons[site] = partial(collector.update, batch)
+    if latents:
+        assert isinstance(subject, LatentReader)
+        subject.observe_latents(tokens, neurons, latents)
+    elif neurons:
+        subject.observe(tokens, neurons)
     if heads:
         assert isinstance(subject, HeadReader)
         subject.observe_pairs(tokens, heads)
-
-
-def _updating(collector: AnyCollector, batch: Batch) -> Observer:
-    def observe(activations: Tensor) -> None:
-        collector.update(batch, activations)
-
-    return observe
 
 
 def write(

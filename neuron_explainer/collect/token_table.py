@@ -5,7 +5,7 @@ subtracted before it is used. Tokens that are too rare share one pooled row. So 
 the memory allowed does not suffice, the rarest first; the layout says how many that are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuron_explainer.collect.batches import Placed
+from neuron_explainer.collect.sparse import summed
+from neuron_explainer.collect.state import Commit
 from neuron_explainer.record_set import Corpus
+from neuron_explainer.subjects.base import Latents
 
 _SINGLE = float(np.finfo(np.float32).eps)
 _PRODUCT_TOKENS = 1 << 13  # in one matrix product: more would have more rows that are mostly 0
@@ -119,18 +122,35 @@ class TokenTableAccumulator:
         self._sums.index_add_(0, torch.from_numpy(rows), activations)
         self._counts += np.bincount(rows, minlength=len(self._counts))
 
-    def update_batch(self, values: Tensor, batch: Placed) -> None:
+    def weigh(self, values: Tensor, batch: Placed) -> Commit:
         """Add the scored positions of `values` (batch, time, neurons) of any type.
 
         By matrix products with the rows as ones and zeros: on a GPU, sums into the same row from
         many threads would come in any order, and never twice to the same bytes.
         """
+        sums: list[tuple[Tensor, Tensor]] = []
         for part in batch.once(self.layout, partial(_parts, self.layout)):
             members = part.column[None, :] == part.order[:, None]
-            summed = _product(members, values[part.excerpts].flatten(0, 1))
-            self._sums[part.rows] += summed
+            sums.append((part.rows, _product(members, values[part.excerpts].flatten(0, 1))))
+        return self._adding(self._sums, sums, batch)
+
+    def weigh_sparse(self, scored: Latents, batch: Placed) -> Commit:
+        """Add latents at scored positions; all that are not in `scored` are 0."""
+        rows = torch.from_numpy(self.layout.rows_of(batch.batch.tokens).ravel())
+        cells = rows.to(self._sums.device)[scored.place] * scored.shape[2] + scored.latent
+        sums = summed(cells, scored.value.float())
+        return self._adding(self._sums.view(-1), [sums], batch)
+
+    def _adding(self, into: Tensor, sums: Sequence[tuple[Tensor, Tensor]], batch: Placed) -> Commit:
         rows = self.layout.rows_of(batch.batch.tokens)[batch.batch.scored]
-        self._counts += np.bincount(rows, minlength=len(self._counts))
+        counts = np.bincount(rows, minlength=len(self._counts))
+
+        def commit() -> None:
+            for where, values in sums:
+                into.index_add_(0, where, values)
+            self._counts += counts
+
+        return commit
 
     def state(self) -> dict[str, Tensor]:
         """All that it holds, by name."""

@@ -62,8 +62,8 @@ class Stream:
                 others = priority_keys(self.seed + 1, neurons, positions)
                 orders = [activation_keys(maxima, positions), others, *bands.orders(drawn, maxima)]
                 rows = DenseRows(maxima.T[:, None, :])
-                together.update(torch.stack(orders), positions, maxima, rows)
-                bands.remember(maxima, chosen)
+                together.weigh(torch.stack(orders), positions, maxima, rows)()
+                bands.remember(bands.remembered(maxima, chosen))
         top.sort()
         random.sort()
         return bands.result(top, random, self.seed)
