@@ -90,6 +90,7 @@ class CollectSettings:
     logit_tokens: Annotated[int, 0] = 10  # tokens promoted, and as many suppressed, that are kept
     memory_mb: Annotated[int, 16] = 1024  # for token tables and quantiles
     batch: Annotated[int, 1] = 32  # excerpts
+    batch_tokens: Annotated[int, 0] = 0  # padding included; 0: `batch` excerpts, 65,536 on a GPU
     checkpoint: Annotated[int, 0] = 100_000  # excerpts between two saved states; 0: none
     seed: int = 0
     sign: Literal["positive", "negative"] = "positive"  # negative: activations are negated

@@ -40,10 +40,10 @@ class Batch:
             self._placed[device] = Placed.of(self, device)
         return self._placed[device]
 
-    def half(self) -> tuple["Batch", "Batch"]:
-        """The first excerpts and the others; there must be two or more."""
-        middle = len(self.positions) // 2
-        return self.part(0, middle), self.part(middle, len(self.positions))
+    def pieces(self, most: int) -> list["Batch"]:
+        """Parts of so many excerpts, in order; the last may have fewer."""
+        count = len(self.positions)
+        return [self.part(first, min(count, first + most)) for first in range(0, count, most)]
 
     def part(self, first: int, stop: int) -> "Batch":
         """The excerpts from `first` up to `stop`, with the padding of the whole batch."""

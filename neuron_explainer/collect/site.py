@@ -50,6 +50,7 @@ class SiteCollector(Composite):
         self._turning = Turning()
         self._place(_CPU)
         self._placed = False
+        self.lacks_room = False  # on the device where the activations are
 
     def _place(self, device: torch.device) -> None:
         """Make everything anew on a device."""
@@ -73,7 +74,8 @@ class SiteCollector(Composite):
         if not self._placed and activations.device.type == "cuda":
             free, total = torch.cuda.mem_get_info(activations.device)
             needed = sum(part.nbytes for part in self.state().values())
-            if needed < free - _ROOM * total:
+            self.lacks_room = needed > free - _ROOM * total
+            if not self.lacks_room:
                 self.move(activations.device)
         self._placed = True
 

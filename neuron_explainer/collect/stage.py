@@ -11,6 +11,7 @@ from neuron_explainer.collect import sites as site_choice
 from neuron_explainer.collect.checkpoint import STATE_VERSION, Checkpoints
 from neuron_explainer.collect.corpus import CorpusSource
 from neuron_explainer.collect.excerpts import ExcerptRule, write_corpus
+from neuron_explainer.collect.fitting import batch_tokens
 from neuron_explainer.collect.logit_effects import LogitEffects
 from neuron_explainer.collect.streaming import Plan, notices_of, stream, write
 from neuron_explainer.collect.token_table import TableLayout
@@ -75,6 +76,8 @@ def collect(
 ) -> Collected:
     """Collect into `data/<subject>/`. Sites that are complete are not run again."""
     ready = prepare(subject_settings, settings, subject)
+    settings = ready.collect
+    notices: tuple[str, ...] = ()
     with locked(data / ready.name):
         corpus = tokenised(data, ready, settings, progress)
         folders = {site: RecordSet(data, ready.name, site).folder for site in ready.widths}
@@ -88,12 +91,13 @@ def collect(
         if plan is not None:
             key = pass_key(config, ready.widths, settings) | {"todo": list(todo)}
             kept = Checkpoints(data / ready.name / CHECKPOINT, key, settings.checkpoint)
-            collectors = stream(ready.subject, corpus, todo, plan, settings, progress, kept)
+            done = stream(ready.subject, corpus, todo, plan, settings, progress, kept)
+            notices = done.notices
             effects = LogitEffects(ready.subject, settings.logit_tokens)
-            write(folders, collectors, effects.shard, corpus, settings, progress)
+            write(folders, done.collectors, effects.shard, corpus, settings, progress)
             kept.remove()
     layouts = {} if plan is None else plan.layouts
-    notices = (*_known_only_by_inspection(ready.subject), *notices_of(layouts, settings))
+    notices = (*_known_only_by_inspection(ready.subject), *notices_of(layouts, settings), *notices)
     return Collected(ready.name, corpus, ready.widths, skipped, notices, layouts)
 
 
@@ -106,6 +110,7 @@ class Ready:
     source: CorpusSource
     widths: Mapping[str, int]  # of the sites that were chosen
     settings: SubjectSettings  # with every autoencoder's site
+    collect: CollectSettings  # with the size of the batches
 
 
 def prepare(
@@ -124,15 +129,16 @@ def prepare(
     known = _sites(subject)
     widths = {site: known[site] for site in chosen}
     name = check_name(subject_settings.folder_name)
-    return Ready(name, subject, source, widths, subject_settings)
+    sized = replace(settings, batch_tokens=batch_tokens(settings, subject_settings.device))
+    return Ready(name, subject, source, widths, subject_settings, sized)
 
 
 def pass_key(
     config: Mapping[str, Any], widths: Mapping[str, int], settings: CollectSettings
 ) -> dict[str, Any]:
     """All that the state of a pass depends on."""
-    limits = {"batch": settings.batch, "memory_mb": settings.memory_mb, "state": STATE_VERSION}
-    return {**config, "sites": dict(widths), **limits}
+    limits = {name: getattr(settings, name) for name in ("batch", "batch_tokens", "memory_mb")}
+    return {**config, "sites": dict(widths), **limits, "state": STATE_VERSION}
 
 
 def _chosen(
@@ -225,9 +231,9 @@ def configuration(
 ) -> dict[str, Any]:
     """What makes record sets differ: not where things lie, nor how large the batches are."""
     about = asdict(settings)
-    for key in ("corpus", "layers", "sites", "split_on", "text_field", "batch", "memory_mb"):
+    for key in ("corpus", "layers", "sites", "split_on", "text_field", "memory_mb", "checkpoint"):
         del about[key]
-    del about["checkpoint"]
+    del about["batch"], about["batch_tokens"]
     if settings.sign == "positive":
         del about["sign"]
     if not settings.pairs:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
 import torch
 
 from neuron_explainer.collect.batches import Batch, batches
 from neuron_explainer.collect.checkpoint import Checkpoints
+from neuron_explainer.collect.fitting import Fitting, made_ahead
 from neuron_explainer.collect.heads import HeadCollector, HeadTables
 from neuron_explainer.collect.kept import Sizes
 from neuron_explainer.collect.site import SiteCollector
@@ -75,6 +77,13 @@ def _layouts(corpus: Corpus, settings: CollectSettings, neurons: int) -> dict[st
     return layouts
 
 
+class Streamed(NamedTuple):
+    """What came of a pass."""
+
+    collectors: dict[str, AnyCollector]
+    notices: tuple[str, ...]  # what the user should know
+
+
 def stream(
     subject: Subject,
     corpus: Corpus,
@@ -84,21 +93,38 @@ def stream(
     progress: Progress,
     kept: Checkpoints,
     part: tuple[int, int] = (1, 1),
-) -> dict[str, AnyCollector]:
+) -> Streamed:
     """Run the subject over the corpus, or over the n-th of so many batches: `part`."""
     collectors = {site: plan.collector(site, width) for site, width in widths.items()}
     number, parts = part
     done = kept.resume(collectors)
+    take = Fitting(partial(_take_in, subject, collectors))
+    coming = batches(corpus, settings.batch, settings.seed, settings.batch_tokens)
     with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
-        for place, batch in enumerate(batches(corpus, settings.batch, settings.seed)):
+        for place, batch in enumerate(made_ahead(coming)):
             if place >= done and place % parts == number - 1:
-                _take_in(subject, batch, collectors)
+                take(batch)
                 kept.seen(collectors, len(batch.positions), place + 1)
             advance(len(batch.positions))
-    return collectors
+    return Streamed(collectors, (*take.notices, *_without_room(collectors)))
 
 
-def _take_in(subject: Subject, batch: Batch, collectors: Mapping[str, AnyCollector]) -> None:
+def _without_room(collectors: Mapping[str, AnyCollector]) -> tuple[str, ...]:
+    short = [
+        site
+        for site, collector in collectors.items()
+        if isinstance(collector, SiteCollector) and collector.lacks_room
+    ]
+    if not short:
+        return ()
+    return (
+        f"the device has no room for what is kept of {len(short)} of {len(collectors)} sites: it "
+        "is in main memory, which is slower; fewer layers at once or smaller --top, --random, "
+        "--per-band and --memory change that",
+    )
+
+
+def _take_in(subject: Subject, collectors: Mapping[str, AnyCollector], batch: Batch) -> None:
     """Neurons in one forward pass, heads in another: only there attention is not a fast kernel."""
     tokens = torch.from_numpy(batch.tokens)
     listed = subject.latents() if isinstance(subject, LatentReader) else {}

@@ -65,6 +65,7 @@ def collect(
     pairs: option.AllPairs = False,
     memory_mb: option.MemoryOption = 1024,
     batch: option.BatchOption = 32,
+    batch_tokens: option.BatchTokens = 0,
     checkpoint: option.CheckpointOption = 100_000,
     shard: option.ShardOption = None,
     seed: option.SeedOption = 0,

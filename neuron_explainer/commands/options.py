@@ -159,6 +159,14 @@ PartsOf = Annotated[
     str, typer.Argument(metavar="SUBJECT", help="Its folder in data/, without .parts.")
 ]
 BatchOption = Annotated[int, typer.Option(metavar="N", help="Excerpts a forward pass.", min=1)]
+BatchTokens = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Tokens a forward pass, with padding; 0: --batch excerpts, on a GPU 65,536.",
+        min=0,
+    ),
+]
 InspectedSubject = Annotated[
     str, typer.Argument(metavar="SUBJECT", help="A folder or hub id of a causal LM.")
 ]
