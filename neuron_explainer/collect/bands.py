@@ -24,7 +24,6 @@ from neuron_explainer.collect.reservoirs import (
     PRIORITIES,
     Reservoir,
     priority_keys,
-    tie_breaking_keys,
 )
 from neuron_explainer.collect.state import prefixed, within
 
@@ -83,17 +82,15 @@ class BandReservoirs:
     def _own(self) -> Mapping[int, Reservoir]:
         return dict(zip(self._rates, self.reservoirs, strict=True))
 
-    def orders(self, keys: Tensor, maxima: Tensor) -> list[Tensor]:
-        """The order of a batch's excerpts in each reservoir, EMPTY where they are not drawn.
+    @property
+    def rates(self) -> list[int]:
+        """The smallest random rank that is drawn for each reservoir."""
+        return [rate for rate, _ in self._rates.values()]
 
-        Random-priority `keys` and `maxima` are (neurons, batch).
-        """
-        finite = torch.isfinite(maxima)
-        ordered = tie_breaking_keys(maxima, keys)
-        return [
-            torch.where(finite & (keys >= rate), keys if band == 0 else ordered, EMPTY)
-            for band, (rate, _) in self._rates.items()
-        ]
+    @property
+    def uniform(self) -> list[bool]:
+        """Which reservoirs keep a uniform sample; the others the largest of what is drawn."""
+        return [band == 0 for band in self._rates]
 
     def remembered(self, maxima: Tensor, positions: NDArray[np.int64]) -> Tensor:
         """Those `maxima` (neurons, batch) of a batch that the boundaries are found from."""
@@ -129,7 +126,7 @@ class BandReservoirs:
             reservoir.merge(within(f"{band}.", state))
 
     def result(self, top: Reservoir, random: Reservoir, seed: int) -> BandSample:
-        """The sample of every band; `seed` is that of the priorities given to `orders`."""
+        """The sample of every band; `seed` is that of the random ranks."""
         known = self._maxima[:, : self._known]
         boundaries = np.quantile(known.numpy(), QUANTILES, axis=1).T.astype(np.float32)
         edges = np.pad(boundaries, ((0, 0), (1, 1)), constant_values=np.inf)
@@ -174,7 +171,7 @@ def _priorities(reservoir: Reservoir, seed: int) -> Tensor:
 
 
 def _sampling(band: int, per_band: int, excerpts: int) -> tuple[int, int]:
-    """The smallest key that is drawn for a band, and how many excerpts are kept of those drawn.
+    """The smallest random rank that is drawn for a band, and how many of those drawn are kept.
 
     So many are drawn that three times `per_band` of them can be expected inside the band, and so
     many kept that those above its lower end seldom overflow: three standard deviations.
@@ -183,6 +180,6 @@ def _sampling(band: int, per_band: int, excerpts: int) -> tuple[int, int]:
     above = (3 * per_band + 2) * (1.0 - low) / (high - low)  # expected above the lower end
     kept = int(np.ceil(above + 3.0 * np.sqrt(above))) if per_band else 0
     if band == 0:  # of a uniform sample half is inside
-        return EMPTY, 5 * per_band
+        return 0, 5 * per_band
     rate = min(1.0, above / ((1.0 - low) * max(1, excerpts)))
-    return int((1.0 - rate) * PRIORITIES) << 32, kept
+    return int((1.0 - rate) * PRIORITIES), kept

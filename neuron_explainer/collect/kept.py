@@ -1,6 +1,6 @@
 """The excerpts that are kept of every neuron of a site: top, random and of each quantile band."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,12 +8,17 @@ from torch import Tensor
 
 from neuron_explainer.collect.bands import BandReservoirs
 from neuron_explainer.collect.batches import Placed
+from neuron_explainer.collect.fused import Fused
 from neuron_explainer.collect.reservoirs import (
+    Offers,
     Reservoir,
     Reservoirs,
     Rows,
-    activation_keys,
-    priority_keys,
+    activation_ranks,
+    behind,
+    keys_of,
+    priority_ranks,
+    ranks_at,
 )
 from neuron_explainer.collect.state import Commit, Composite, Mergeable
 
@@ -67,8 +72,8 @@ class KeptExcerpts(Composite):
 
     def weigh(self, batch: Placed, maxima: Tensor, rows: Rows) -> Commit:
         """Offer excerpts with their `maxima` (neurons, batch) and activations."""
-        orders = self._orders(maxima, batch.positions)
-        take = self._all.weigh(orders, batch.positions, maxima, rows)
+        offers = self._offers(maxima, batch.positions)
+        take = self._all.weigh(offers, batch.positions, maxima, rows)
         remembered = self.bands.remembered(maxima, batch.batch.positions)
 
         def commit() -> None:
@@ -77,11 +82,49 @@ class KeptExcerpts(Composite):
 
         return commit
 
-    def _orders(self, maxima: Tensor, positions: Tensor) -> Tensor:
-        """The order of each excerpt in each reservoir, (reservoirs, neurons, batch)."""
-        random, drawn = (
-            priority_keys(self._seed + purpose, self._neurons, positions)
-            for purpose in (RANDOM_SEED, BAND_SEED)
-        )
-        bands = self.bands.orders(drawn, maxima)
-        return torch.stack([activation_keys(maxima, positions), random, *bands])
+    def _offers(self, maxima: Tensor, positions: Tensor) -> Offers:
+        """Those excerpts that may be kept.
+
+        Which those are is told from the upper halves of the keys alone: whole ones would be twice
+        the memory, for all excerpts and reservoirs.
+        """
+        lowest = (self._all.lowest() >> 32).to(torch.int32)
+        seeds = (self._seed + RANDOM_SEED, self._seed + BAND_SEED)
+        worth = _worth(maxima, positions, lowest, *seeds, self.bands.rates, self.bands.uniform)
+        number, neuron, place = torch.nonzero(worth, as_tuple=True)
+        by_maximum = activation_ranks(maxima[neuron, place])
+        random, drawn = (ranks_at(seed, neuron, positions[place]) for seed in seeds)
+        uniform = torch.tensor([False, False, *self.bands.uniform], device=number.device)[number]
+        rank = torch.where(uniform, drawn, by_maximum)
+        rank = torch.where(number == 1, random, rank)
+        by_priority = (number > 1) & ~uniform
+        ties = torch.where(by_priority, drawn.to(torch.int64), behind(positions[place]))
+        return Offers(number, neuron, place, keys_of(rank, ties))
+
+
+def _plainly_worth(
+    maxima: Tensor,
+    positions: Tensor,
+    lowest: Tensor,
+    random_seed: int,
+    band_seed: int,
+    rates: Sequence[int],
+    uniform: Sequence[bool],
+) -> Tensor:
+    """Which excerpts may be kept by which reservoir, (reservoirs, neurons, batch).
+
+    `lowest` are the ranks of the last that each keeps (reservoirs, neurons).
+    """
+    by_maximum = activation_ranks(maxima)
+    random, drawn = (
+        priority_ranks(seed, len(maxima), positions) for seed in (random_seed, band_seed)
+    )
+    finite = maxima.abs() < torch.inf
+    worth = [by_maximum >= lowest[0, :, None], random >= lowest[1, :, None]]
+    for last, rate, of_all in zip(lowest[2:], rates, uniform, strict=True):
+        ranks = drawn if of_all else by_maximum
+        worth.append(finite & (drawn >= rate) & (ranks >= last[:, None]))
+    return torch.stack(worth)
+
+
+_worth = Fused(_plainly_worth)

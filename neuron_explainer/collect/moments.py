@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuron_explainer.collect.batches import Placed
+from neuron_explainer.collect.fused import Fused
 from neuron_explainer.collect.sparse import summed
 from neuron_explainer.collect.state import Commit
 from neuron_explainer.histogram import HISTOGRAM_EDGES, LOWEST_EXPONENT
@@ -67,8 +68,8 @@ class MomentAccumulator:
         if shift is None:
             shift = values[0][batch.scored[0]].float().mean(0)
         scored = None if batch.whole else batch.scored
-        sums, positive = power_sums(values, shift, scored)
-        histogram = half_octave_counts(values, scored).flatten()
+        sums, positive = _power_sums(values, shift, scored)
+        histogram = _counts(values, scored).flatten()
         return partial(self._commit, shift, batch.count, sums, positive, histogram)
 
     def weigh_sparse(self, scored: Latents, tokens: int) -> Commit:
@@ -199,6 +200,10 @@ def half_octave_counts(values: Tensor, scored: Tensor | None) -> Tensor:
     ones = torch.ones_like(cells) if scored is None else scored[:, :, None].expand_as(cells).int()
     counts = torch.zeros(_BINS * neurons, dtype=torch.int32, device=values.device)
     return counts.index_add_(0, cells.view(-1), ones.reshape(-1)).view(_BINS, neurons)
+
+
+_power_sums = Fused(power_sums)
+_counts = Fused(half_octave_counts)
 
 
 def _moved(sums: Tensor, apart: Tensor, count: int) -> Tensor:

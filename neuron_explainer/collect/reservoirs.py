@@ -7,7 +7,7 @@ They are whole numbers, computed alike on every device.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,27 +20,26 @@ PRIORITIES = 1 << 31  # how many random priorities there are
 _POSITION = 0xFFFFFFFF
 
 
-def activation_keys(maxima: Tensor, positions: Tensor) -> Tensor:
-    """Keys (neurons, batch) that order by maximum activation, earlier positions first in a tie.
-
-    `maxima` is float32 (neurons, batch), `positions` int64 (batch,).
-    """
+def activation_ranks(maxima: Tensor) -> Tensor:
+    """Float32 `maxima` as int32 in the same order; NaN above all."""
     bits = (maxima + 0.0).contiguous().view(torch.int32)  # + 0.0: minus zero ties with zero
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return _with_position(ordered, positions)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-def priority_keys(seed: int, neurons: int, positions: Tensor) -> Tensor:
-    """Keys that order at random, independently for each neuron: (neurons, batch).
+def priority_ranks(seed: int, neurons: int, positions: Tensor) -> Tensor:
+    """Random int32 that are not negative, independent for each neuron: (neurons, batch).
 
     `positions` is (batch,), or (neurons, batch) where each neuron has its own. The same seed,
-    neuron and position always give the same key; a position of -1 gives EMPTY.
+    neuron and position always give the same number.
     """
     places = positions if positions.ndim == 2 else positions[None, :]
-    neuron = torch.arange(neurons, dtype=torch.int32, device=positions.device)[:, None]
-    mixed = _mix(places.to(torch.int32) * 0x2545F491 + (seed & 0x3FFFFFFF))
-    ranks = _mix(mixed ^ (neuron * 0x27D4EB2F)) & 0x7FFFFFFF
-    return torch.where(places < 0, EMPTY, _with_position(ranks, places))
+    return ranks_at(seed, torch.arange(neurons, device=positions.device)[:, None], places)
+
+
+def ranks_at(seed: int, neurons: Tensor, positions: Tensor) -> Tensor:
+    """What `priority_ranks` has for these neurons at these positions."""
+    mixed = _mix(positions.to(torch.int32) * 0x2545F491 + (seed & 0x3FFFFFFF))
+    return _mix(mixed ^ (neurons.to(torch.int32) * 0x27D4EB2F)) & 0x7FFFFFFF
 
 
 def _mix(value: Tensor) -> Tensor:
@@ -50,15 +49,28 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ ((value >> 16) & 0xFFFF)
 
 
-def tie_breaking_keys(maxima: Tensor, keys: Tensor) -> Tensor:
-    """Order (neurons, batch) by maximum activation, in a tie by the random priority in `keys`."""
-    nowhere = torch.zeros(maxima.shape[1], dtype=torch.int64, device=maxima.device)
-    ordered = activation_keys(maxima, nowhere)
-    return torch.where(keys == EMPTY, EMPTY, (ordered & ~_POSITION) | (keys >> 32))
+def activation_keys(maxima: Tensor, positions: Tensor) -> Tensor:
+    """Keys (neurons, batch) that order by maximum activation, earlier positions first in a tie.
+
+    `maxima` is float32 (neurons, batch), `positions` int64 (batch,).
+    """
+    return keys_of(activation_ranks(maxima), behind(positions))
 
 
-def _with_position(ranks: Tensor, positions: Tensor) -> Tensor:
-    return (ranks.to(torch.int64) << 32) | (_POSITION - positions)
+def priority_keys(seed: int, neurons: int, positions: Tensor) -> Tensor:
+    """Keys that order at random, as `priority_ranks`; a position of -1 gives EMPTY."""
+    keys = keys_of(priority_ranks(seed, neurons, positions), behind(positions))
+    return torch.where(positions < 0, EMPTY, keys)
+
+
+def keys_of(ranks: Tensor, ties: Tensor) -> Tensor:
+    """Keys that order by int32 `ranks`, in a tie by `ties`, which are from 0 to 2³² − 1."""
+    return (ranks.to(torch.int64) << 32) | ties
+
+
+def behind(positions: Tensor) -> Tensor:
+    """The lower half of a key in which earlier positions come first."""
+    return _POSITION - positions
 
 
 def positions_of(keys: Tensor) -> Tensor:
@@ -66,28 +78,37 @@ def positions_of(keys: Tensor) -> Tensor:
     return torch.where(keys == EMPTY, -1, _POSITION - (keys & _POSITION))
 
 
-def exchanged(held: Tensor, offered: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which of `offered` (rows, batch) take the place of which of `held` (rows, capacity).
+def exchanged(held: Tensor, row: Tensor, offered: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of the keys `offered` (offers,) take the place of which of `held` (rows, capacity).
 
-    Both are keys, unique within a row but for EMPTY, which is not taken. Of each exchange the row,
-    the slot and the place in the batch, (exchanges,) each; no slot twice.
+    Each is offered to a `row` (offers,), which ascends. Keys are unique within a row but for EMPTY,
+    which is not taken. Of each exchange the row, the slot and the offer, (exchanges,) each; no slot
+    twice.
     """
+    if not len(row):
+        return row, row, row
     capacity = held.shape[1]
-    row, place = torch.nonzero(offered > held.amin(1)[:, None], as_tuple=True)
     rows, inverse, counts = torch.unique_consecutive(row, return_inverse=True, return_counts=True)
-    if not len(rows):
-        return row, row, place
     starts = counts.cumsum(0) - counts
     column = torch.arange(len(row), device=row.device) - starts[inverse]
     both = held.new_full((len(rows), capacity + int(counts.amax())), _BELOW_EMPTY)  # never kept
     both[:, :capacity] = held[rows]
-    both[inverse, column + capacity] = offered[row, place]
+    both[inverse, column + capacity] = torch.where(offered == EMPTY, _BELOW_EMPTY, offered)
     kept = torch.zeros(both.shape, dtype=torch.bool, device=both.device)
     kept.scatter_(1, both.topk(capacity, 1, sorted=False).indices, True)
     # in each row as many leave as enter, and both lists go row by row
     leaving, slot = torch.nonzero(~kept[:, :capacity], as_tuple=True)
-    entering = kept[inverse, column + capacity]
-    return rows[leaving], slot, place[entering]
+    entering = torch.nonzero(kept[inverse, column + capacity])[:, 0]
+    return rows[leaving], slot, entering
+
+
+class Offers(NamedTuple):
+    """Excerpts of a batch that reservoirs may keep, (offers,) each, by reservoir and neuron."""
+
+    number: Tensor  # of the reservoir
+    neuron: Tensor
+    place: Tensor  # in the batch
+    order: Tensor
 
 
 class Rows(Protocol):
@@ -173,26 +194,36 @@ class Reservoirs:
             held = [part[number, :, :capacity] for part in parts]
             self.each.append(Reservoir(*held, self._activations[:, start : start + capacity]))
 
-    def weigh(self, orders: Tensor, positions: Tensor, maxima: Tensor, rows: Rows) -> Commit:
-        """Offer the excerpts at `positions` (batch,) with their `maxima` (neurons, batch).
+    def lowest(self) -> Tensor:
+        """The order that an excerpt must exceed to be kept, (reservoirs, neurons)."""
+        return self._order.amin(2)
 
-        By `orders` (reservoirs, neurons, batch) each reservoir says which it keeps; it does not
-        take those whose order is EMPTY.
+    def offers(self, orders: Tensor) -> Offers:
+        """What is worth offering of a batch of these `orders` (reservoirs, neurons, batch)."""
+        if not self._total:
+            orders = orders[:, :, :0]
+            return Offers(*torch.nonzero(orders, as_tuple=True), orders.flatten())
+        where = torch.nonzero(orders > self.lowest()[:, :, None], as_tuple=True)
+        return Offers(*where, orders[where])
+
+    def weigh(self, offers: Offers, positions: Tensor, maxima: Tensor, rows: Rows) -> Commit:
+        """Offer excerpts of a batch at `positions` (batch,) with its `maxima` (neurons, batch).
+
+        Each reservoir keeps those of highest order.
         """
         width, time = self._order.shape[2], self._activations.shape[2]
-        if not self._total:
-            return lambda: None
-        row, slot, place = exchanged(self._order.view(-1, width), orders.flatten(0, 1))
-        number, neuron = row // self._neurons, row % self._neurons
+        row = offers.number * self._neurons + offers.neuron
+        row, slot, entering = exchanged(self._order.flatten(0, 1), row, offers.order)
+        number, neuron, place = (part[entering] for part in offers[:3])
         cell = row * width + slot
-        entering = [orders[number, neuron, place], positions[place], maxima[neuron, place]]
+        values = [offers.order[entering], positions[place], maxima[neuron, place]]
         of_row = neuron * self._total + self._starts[number] + slot
         picked = rows.pick(place, neuron, time)
 
         def commit() -> None:
             held = (self._order, self._positions, self._maxima)
-            for part, values in zip(held, entering, strict=True):
-                part.view(-1)[cell] = values
+            for part, entered in zip(held, values, strict=True):
+                part.view(-1)[cell] = entered
             self._activations.view(-1, time)[of_row] = picked
 
         return commit

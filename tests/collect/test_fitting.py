@@ -68,11 +68,11 @@ def test_a_reduction_that_runs_out_of_memory_counts_nothing_twice(
     expected, _ = _collected(tmp_path / "whole", corpus, Short(99, False))
     real, calls = reservoirs.exchanged, [0]
 
-    def exchanged(held: torch.Tensor, offered: torch.Tensor) -> object:
+    def exchanged(*arguments: torch.Tensor) -> object:
         calls[0] += 1
         if calls[0] in (2, 3, 9):
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return real(held, offered)
+        return real(*arguments)
 
     monkeypatch.setattr(reservoirs, "exchanged", exchanged)
     found, notices = _collected(tmp_path / "halves", corpus, Short(99, False))

@@ -50,7 +50,8 @@ def _offer(
     maxima: torch.Tensor,
     rows: torch.Tensor,
 ) -> None:
-    reservoirs.weigh(keys[None], positions, maxima, DenseRows(rows))()
+    offers = reservoirs.offers(keys[None])
+    reservoirs.weigh(offers, positions, maxima, DenseRows(rows))()
 
 
 def _brute_force(maxima: Floats, capacity: int) -> NDArray[np.int64]:
@@ -125,7 +126,7 @@ def test_a_reservoir_of_no_capacity_stays_empty() -> None:
     reservoirs = Reservoirs(2, (0, 1), 1)
     orders = torch.tensor([[[1], [2]], [[3], [4]]])
     where, rows = torch.tensor([5]), DenseRows(torch.zeros(1, 1, 2))
-    reservoirs.weigh(orders, where, torch.zeros(2, 1), rows)()
+    reservoirs.weigh(reservoirs.offers(orders), where, torch.zeros(2, 1), rows)()
     none, one = reservoirs.each
     none.sort()
     assert none.order.shape == (2, 0)
@@ -145,7 +146,8 @@ def test_reservoirs_filled_together_are_those_filled_alone(
         rows = torch.from_numpy(activations[:, positions.numpy()]).permute(1, 2, 0)
         maxima = rows.amax(1).T.contiguous()
         keys = [priority_keys(seed, neurons, positions) for seed in range(len(capacities))]
-        together.weigh(torch.stack(keys), positions, maxima, DenseRows(rows))()
+        offers = together.offers(torch.stack(keys))
+        together.weigh(offers, positions, maxima, DenseRows(rows))()
         for reservoirs, own in zip(alone, keys, strict=True):
             _offer(reservoirs, own, positions, maxima, rows)
     for one, reservoirs in zip(together.each, alone, strict=True):
