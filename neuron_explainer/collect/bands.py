@@ -182,4 +182,4 @@ def _sampling(band: int, per_band: int, excerpts: int) -> tuple[int, int]:
     if band == 0:  # of a uniform sample half is inside
         return 0, 5 * per_band
     rate = min(1.0, above / ((1.0 - low) * max(1, excerpts)))
-    return int((1.0 - rate) * PRIORITIES), kept
+    return min(int((1.0 - rate) * PRIORITIES), PRIORITIES - 1), kept

@@ -1,6 +1,6 @@
 """The excerpts that are kept of every neuron of a site: top, random and of each quantile band."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,8 @@ from neuron_explainer.collect.reservoirs import (
     activation_ranks,
     behind,
     keys_of,
-    priority_ranks,
-    ranks_at,
+    ranks_of,
+    seeded,
 )
 from neuron_explainer.collect.state import Commit, Composite, Mergeable
 
@@ -57,6 +57,7 @@ class KeptExcerpts(Composite):
         self.random: Reservoir = self._all.each[1]
         self.bands = bands
         bands.reservoirs = self._all.each[2:]
+        self._rates = torch.tensor(bands.rates, dtype=torch.int32, device=device)
 
     def parts(self) -> Mapping[str, Mergeable]:
         """The three kinds."""
@@ -90,10 +91,11 @@ class KeptExcerpts(Composite):
         """
         lowest = (self._all.lowest() >> 32).to(torch.int32)
         seeds = (self._seed + RANDOM_SEED, self._seed + BAND_SEED)
-        worth = _worth(maxima, positions, lowest, *seeds, self.bands.rates, self.bands.uniform)
+        parts = [seeded(seed, positions) for seed in seeds]
+        worth = _worth(maxima, *parts, lowest, self._rates, tuple(self.bands.uniform))
         number, neuron, place = torch.nonzero(worth, as_tuple=True)
         by_maximum = activation_ranks(maxima[neuron, place])
-        random, drawn = (ranks_at(seed, neuron, positions[place]) for seed in seeds)
+        random, drawn = (ranks_of(part[place], neuron) for part in parts)
         uniform = torch.tensor([False, False, *self.bands.uniform], device=number.device)[number]
         rank = torch.where(uniform, drawn, by_maximum)
         rank = torch.where(number == 1, random, rank)
@@ -102,29 +104,29 @@ class KeptExcerpts(Composite):
         return Offers(number, neuron, place, keys_of(rank, ties))
 
 
-def _plainly_worth(
+def plainly_worth(
     maxima: Tensor,
-    positions: Tensor,
+    for_random: Tensor,
+    for_bands: Tensor,
     lowest: Tensor,
-    random_seed: int,
-    band_seed: int,
-    rates: Sequence[int],
-    uniform: Sequence[bool],
+    rates: Tensor,
+    uniform: tuple[bool, ...],
 ) -> Tensor:
     """Which excerpts may be kept by which reservoir, (reservoirs, neurons, batch).
 
-    `lowest` are the ranks of the last that each keeps (reservoirs, neurons).
+    `lowest` are the ranks of the last that each keeps (reservoirs, neurons), `rates` the smallest
+    random ranks that are drawn for each band (bands,), `for_random` and `for_bands` what `seeded`
+    gives (batch,).
     """
     by_maximum = activation_ranks(maxima)
-    random, drawn = (
-        priority_ranks(seed, len(maxima), positions) for seed in (random_seed, band_seed)
-    )
+    neurons = torch.arange(len(maxima), dtype=torch.int32, device=maxima.device)[:, None]
+    random, drawn = ranks_of(for_random, neurons), ranks_of(for_bands, neurons)
     finite = maxima.abs() < torch.inf
     worth = [by_maximum >= lowest[0, :, None], random >= lowest[1, :, None]]
-    for last, rate, of_all in zip(lowest[2:], rates, uniform, strict=True):
+    for band, of_all in enumerate(uniform):
         ranks = drawn if of_all else by_maximum
-        worth.append(finite & (drawn >= rate) & (ranks >= last[:, None]))
+        worth.append(finite & (drawn >= rates[band]) & (ranks >= lowest[band + 2, :, None]))
     return torch.stack(worth)
 
 
-_worth = Fused(_plainly_worth)
+_worth = Fused(plainly_worth)

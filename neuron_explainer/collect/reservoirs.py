@@ -33,13 +33,18 @@ def priority_ranks(seed: int, neurons: int, positions: Tensor) -> Tensor:
     neuron and position always give the same number.
     """
     places = positions if positions.ndim == 2 else positions[None, :]
-    return ranks_at(seed, torch.arange(neurons, device=positions.device)[:, None], places)
+    neuron = torch.arange(neurons, device=positions.device)[:, None]
+    return ranks_of(seeded(seed, places), neuron)
 
 
-def ranks_at(seed: int, neurons: Tensor, positions: Tensor) -> Tensor:
-    """What `priority_ranks` has for these neurons at these positions."""
-    mixed = _mix(positions.to(torch.int32) * 0x2545F491 + (seed & 0x3FFFFFFF))
-    return _mix(mixed ^ (neurons.to(torch.int32) * 0x27D4EB2F)) & 0x7FFFFFFF
+def seeded(seed: int, positions: Tensor) -> Tensor:
+    """The part of a random rank, int32, that depends on `seed` and excerpt alone."""
+    return _mix(positions.to(torch.int32) * 0x2545F491 + (seed & 0x3FFFFFFF))
+
+
+def ranks_of(seeded: Tensor, neurons: Tensor) -> Tensor:
+    """Random ranks, by what depends on the excerpt, of these neurons."""
+    return _mix(seeded ^ (neurons.to(torch.int32) * 0x27D4EB2F)) & 0x7FFFFFFF
 
 
 def _mix(value: Tensor) -> Tensor:
