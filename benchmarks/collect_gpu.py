@@ -28,16 +28,22 @@ from torch import Tensor
 
 from neuron_explainer.collect.batches import Batch
 from neuron_explainer.collect.dense import maxima_of
-from neuron_explainer.collect.kept import Sizes
-from neuron_explainer.collect.moments import MomentAccumulator
+from neuron_explainer.collect.fitting import Fitting
+from neuron_explainer.collect.fused import Fused
+from neuron_explainer.collect.kept import Sizes, _worth
+from neuron_explainer.collect.moments import MomentAccumulator, _counts, _power_sums
 from neuron_explainer.collect.reservoirs import Reservoir
 from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.stage import collect
+from neuron_explainer.collect.state import Commit
 from neuron_explainer.collect.token_table import TableLayout, TokenTableAccumulator
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import NeuronRecord
+from neuron_explainer.subjects.autoencoder import Autoencoder
+from neuron_explainer.subjects.base import Latents
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
+from neuron_explainer.subjects.sparse import SparseSubject
 
 DOCUMENTS = 400
 EXAMPLE = Path(__file__).resolve().parents[1] / "data" / "tiny"
@@ -56,14 +62,21 @@ class Shape:
     tokens: int  # of an excerpt, without BOS
     corpus: int  # excerpts
     sites: str = "blocks.{}.mlp.hook_post"
+    batches: int = 6
+    parts: bool = True  # whether each part of the work is timed alone, too
 
 
 def gpt2(layers: int, width: int, heads: int, vocabulary: int) -> Any:
     """GPT-2 of that shape."""
     config = transformers.GPT2Config(
-        n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=1024
+        n_layer=layers,
+        n_embd=width,
+        n_head=heads,
+        vocab_size=vocabulary,
+        n_positions=1024,
+        bos_token_id=vocabulary - 1,
+        eos_token_id=vocabulary - 1,
     )
-    config.bos_token_id = config.eos_token_id = vocabulary - 1
     return transformers.GPT2LMHeadModel(config)
 
 
@@ -84,7 +97,13 @@ def llama(layers: int, width: int, inner: int, heads: int, vocabulary: int) -> A
 SHAPES = {
     "gpt2-xl": Shape("GPT-2 XL", partial(gpt2, 48, 1600, 25, 50_257), 50_257, 64, 50_000),
     "llama-8b": Shape(
-        "Llama 8B", partial(llama, 32, 4096, 14_336, 32, 128_256), 128_256, 95, 1_000_000
+        "Llama 8B",
+        partial(llama, 32, 4096, 14_336, 32, 128_256),
+        128_256,
+        95,
+        1_000_000,
+        batches=4,
+        parts=False,
     ),
 }
 TINY = {
@@ -99,15 +118,17 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--batch-tokens", type=int, default=65_536)
-    parser.add_argument("--batches", type=int, default=8, help="that are collected and timed")
+    parser.add_argument("--batches", type=int, default=0, help="that are collected and timed")
     parser.add_argument("--tiny", action="store_true", help="small models, to see that it runs")
     parser.add_argument("--profile", action="store_true", help="the most costly GPU kernels, too")
-    parser.add_argument(
-        "--parts", default="same,gpt2-xl,llama-8b,agreement", help="which, in order"
-    )
+    parser.add_argument("--plain", action="store_true", help="compile nothing")
+    parts = "same,gpt2-xl,latents,halved,llama-8b,agreement"
+    parser.add_argument("--parts", default=parts, help="which, in order")
     options = parser.parse_args()
     if options.tiny:
         options.batch_tokens = min(options.batch_tokens, 2048)
+    if not options.plain:
+        Fused.after = 0  # a pass of thousands of batches compiles after some of the first
     torch.set_grad_enabled(False)
     started = time.perf_counter()
     say(f"{describe(options.device)}; torch {torch.__version__}")
@@ -121,11 +142,22 @@ def run_part(part: str, options: argparse.Namespace) -> None:
     """One of the parts, by its name."""
     if part == "same":
         same_on_both(options.device)
+        say_fused()
     elif part == "agreement":
         agreement(options.device)
+    elif part == "halved":
+        halved(options)
+    elif part == "latents":
+        latents(options)
     else:
         shape = (TINY if options.tiny else SHAPES)[part]
         Measurement.prepare(shape, options).report(options.profile)
+
+
+def say_fused() -> None:
+    """Whether the chains of steps could be compiled."""
+    for name, fused in {"offers": _worth, "powers": _power_sums, "histogram": _counts}.items():
+        say(f"  {name}: {'compiled' if fused.broken is None else fused.broken[:300]}")
 
 
 def say(line: str) -> None:
@@ -191,8 +223,9 @@ class NoMoments(MomentAccumulator):
     def update(self, rows: Tensor) -> None:
         """Do nothing."""
 
-    def update_batch(self, *_: Any) -> None:
+    def weigh(self, *_: Any) -> Commit:
         """Do nothing."""
+        return lambda: None
 
 
 class RecordsOnly(SiteCollector):
@@ -220,7 +253,7 @@ class Measurement:
         size = max(1, options.batch_tokens // (shape.tokens + 1))
         self.batches = [
             batch_of(range(first, first + size), shape.vocabulary, shape.tokens)
-            for first in range(0, options.batches * size, size)
+            for first in range(0, (options.batches or shape.batches) * size, size)
         ]
         self.neurons = sum(self.sites.values())
         most = DEFAULTS.memory_mb * 2**20 // 2 // (4 * self.neurons)
@@ -299,15 +332,16 @@ class Measurement:
         trunk = self.line("trunk forward", self.trunk, None)
         with guarded("full forward", self.device):
             self.line("full forward", self.full, trunk)
-        with guarded("parts", self.device):
-            self.components(trunk)
+        if self.shape.parts:
+            with guarded("parts", self.device):
+                self.components(trunk)
         for name, whole in (("records", False), ("records, moments, histogram, table", True)):
             with guarded(name, self.device):
                 self.passing(name, self.collecting(whole=whole), trunk, profile and whole)
 
     def line(self, name: str, step: Step, trunk: float | None) -> float:
         """The median time of a batch, after a first one that is not counted."""
-        taken = statistics.median(self.seconds(step, self.batches[:4])[1:])
+        taken = statistics.median(self.seconds(step, self.batches[:3])[1:])
         ratio = "" if trunk is None else f"  {taken / trunk:.2f} × trunk"
         say(f"  {name:44} {1e3 * taken:9.1f} ms  {self.tokens / taken:11,.0f} tokens/s{ratio}")
         return taken
@@ -317,6 +351,7 @@ class Measurement:
         makers: Mapping[str, Callable[[int], Callable[[Batch, Tensor], None]]] = {
             "trunk and hooks that do nothing": lambda _: lambda *_: None,
             "… maxima alone": lambda _: maxima_alone,
+            "… moments alone": lambda _: moments_alone,
             "… moments and histogram alone": self._moments_alone,
             "… token table alone": self._table_alone,
         }
@@ -326,11 +361,11 @@ class Measurement:
 
     def _moments_alone(self, width: int) -> Callable[[Batch, Tensor], None]:
         held = MomentAccumulator(width, self.device)
-        return lambda batch, values: held.update_batch(values, batch.on(values.device))
+        return lambda batch, values: held.weigh(values, batch.on(values.device))()
 
     def _table_alone(self, width: int) -> Callable[[Batch, Tensor], None]:
         held = TokenTableAccumulator(self.layout, width, self.device)
-        return lambda batch, values: held.update_batch(values, batch.on(values.device))
+        return lambda batch, values: held.weigh(values, batch.on(values.device))()
 
     def passing(self, name: str, step: Step, trunk: float, profile: bool) -> None:
         """A pass from empty reservoirs on: its first batches keep more than the later ones."""
@@ -358,7 +393,8 @@ class Measurement:
         """Where the time of a batch goes: the trunk's own kernels are among them."""
         activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
         with torch.profiler.profile(activities=activities) as profile:
-            self.seconds(step, self.batches[-1:])
+            last = self.batches[-1]
+            self.seconds(step, [Batch(last.positions + 1, last.tokens, last.scored)])
         averages = profile.key_averages()
         for key in ("self_device_time_total", "self_cpu_time_total"):
             say(averages.table(sort_by=key, row_limit=24, max_name_column_width=72))
@@ -370,6 +406,11 @@ DEFAULTS = CollectSettings()
 def maxima_alone(batch: Batch, values: Tensor) -> None:
     """The per-excerpt maxima of a site."""
     maxima_of(values, batch.on(values.device))
+
+
+def moments_alone(_: Batch, values: Tensor) -> None:
+    """Power sums without a histogram."""
+    _power_sums(values, torch.zeros(values.shape[2], device=values.device), None)
 
 
 def same_on_both(device: str) -> None:
@@ -400,6 +441,91 @@ def same_on_both(device: str) -> None:
     exact = [name for name in states[0] if name not in differ]
     say(f"collected on {where} and on cpu from the same activations: {len(exact)} tensors equal")
     say(f"  relative differences of the others: {apart or 'none'}")
+
+
+class ReadLatents:
+    """What `Measurement.seconds` asks for: a pass that reads latents at one site."""
+
+    def __init__(self, options: argparse.Namespace, width: int) -> None:
+        shape = (TINY if options.tiny else SHAPES)["gpt2-xl"]
+        self.of = Measurement.prepare(shape, options)
+        self.site = f"blocks.{self.of.subject.layers // 2}.hook_resid_post"
+        d_in = self.of.subject.width
+        dtype = getattr(torch, options.dtype)
+        weight = torch.randn(width, d_in, device=options.device) / d_in**0.5
+        autoencoder = Autoencoder(
+            encoder_weight=weight.to(dtype),
+            encoder_bias=torch.zeros(width, dtype=dtype, device=options.device),
+            decoder_weight=weight.to(dtype).T,
+            decoder_bias=torch.zeros(d_in, dtype=dtype, device=options.device),
+            k=32,
+        )
+        self.subject = SparseSubject(self.of.subject, {f"{self.site}/sae": autoencoder})
+        self.width = width
+
+    def step(self, observe: Callable[[Batch, Latents], None]) -> Step:
+        """The trunk up to the site, the encoder, and what `observe` does."""
+
+        def run(batch: Batch) -> None:
+            observers = {f"{self.site}/sae": partial(observe, batch)}
+            self.subject.observe_latents(torch.from_numpy(batch.tokens), {}, observers)
+
+        return run
+
+    def report(self) -> None:
+        """Print the lines."""
+        unit = self.of.line(f"trunk to layer and encoder, {self.width:,}", self.step(nothing), None)
+        most = DEFAULTS.memory_mb * 2**20 // 2 // (4 * self.width)
+        corpus = self.of.shape.corpus
+        sizes = Sizes(time=self.of.shape.tokens + 1, excerpts=corpus, remembered=1000)
+        layout = TableLayout(np.arange(min(most, self.of.shape.vocabulary - 1)), False, 0, 0, 1)
+        collector = SiteCollector(self.width, sizes, {"token": layout}, 0)
+        name = f"{self.width:,} latents, k = 32, all of it"
+        self.of.passing(name, self.step(collector.update_latents), unit, False)
+
+
+def nothing(*_: Any) -> None:
+    """Do nothing."""
+
+
+def latents(options: argparse.Namespace) -> None:
+    """An autoencoder of 8 and of 80 times the model's width."""
+    for times in (8, 80):
+        ReadLatents(options, times * (64 if options.tiny else 1600)).report()
+
+
+def halved(options: argparse.Namespace) -> None:
+    """A device that has too little memory for a batch goes on with halves of it."""
+    shape = (TINY if options.tiny else SHAPES)["gpt2-xl"]
+    if not options.device.startswith("cuda"):
+        say("nothing to halve on a CPU")
+        return
+    of = Measurement.prepare(shape, options)
+    site = next(iter(of.sites))
+    sizes = Sizes(time=shape.tokens + 1, excerpts=shape.corpus, remembered=1000)
+    found = []
+    for scarce in (False, True):
+        collector = SiteCollector(of.sites[site], sizes, {"token": of.layout}, 0)
+
+        def take(batch: Batch, collector: SiteCollector = collector) -> None:
+            tokens = torch.from_numpy(batch.tokens)
+            with torch.inference_mode():
+                of.subject.observe(tokens, {site: partial(collector.update, batch)})
+
+        fitting = Fitting(take)
+        for number, batch in enumerate(of.batches[:3]):
+            if scarce and number == 1:
+                torch.cuda.empty_cache()
+                total = torch.cuda.get_device_properties(0).total_memory
+                most = torch.cuda.memory_allocated() + 700 * 2**20
+                torch.cuda.set_per_process_memory_fraction(most / total)
+            fitting(batch)
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        collector.kept.top.sort()
+        found.append((collector.kept.top.positions.cpu(), collector.moments.tokens))
+        say(f"  notices: {fitting.notices or 'none'}")
+    share = float((found[0][0] == found[1][0]).float().mean())
+    say(f"  {100 * share:.2f} % of top records alike; tokens {found[0][1]:,} and {found[1][1]:,}")
 
 
 def agreement(device: str) -> None:

@@ -49,6 +49,7 @@ class SiteCollector(Composite):
         self._taken = 0  # excerpts of it
         self._turning = Turning()
         self._place(_CPU)
+        self._empty = True
         self._placed = False
         self.lacks_room = False  # on the device where the activations are
 
@@ -65,9 +66,20 @@ class SiteCollector(Composite):
     def move(self, device: torch.device) -> None:
         """Put everything on another device."""
         if device != self.device:
-            state = self.state()
+            state = None if self._empty else self.state()
             self._place(device)
-            self.restore(state)
+            if state is not None:
+                self.restore(state)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` was taken of, which must be of the same sizes and seed."""
+        super().restore(state)
+        self._empty = False
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Take in what such a one kept of other excerpts of the corpus."""
+        super().merge(state)
+        self._empty = False
 
     def _settle(self, activations: Tensor) -> None:
         """Go where the activations are, once, if there is room."""
@@ -127,6 +139,7 @@ class SiteCollector(Composite):
             first = stop
 
     def _take(self, batch: Batch, commits: Sequence[Commit]) -> None:
+        self._empty = False
         for commit in commits:
             commit()
         self._seen += len(batch.positions)
