@@ -80,8 +80,6 @@ def collect(
     Example: neuron-explainer collect --subject gpt2 --layer 6 --corpus texts.jsonl
     """
     from neuron_explainer import config as configuration
-    from neuron_explainer.collect import parts
-    from neuron_explainer.collect.stage import collect as run_stage
 
     here = workspace.find(folder)
     named = tuple(sites or ())
@@ -95,12 +93,19 @@ def collect(
     about = {"model": subject, "name": name, "device": device, "dtype": dtype}
     of_model = {**about, "by_hand": module or ()}
     model = replace(configuration.build(SubjectSettings, of_model, "collect"), sae=saes)
-    if shard is None:
-        done = run_stage(here.data, model, settings, output.progress())
-    else:
-        part = parts.Part.parse(shard)
-        done = parts.collect_part(here.data, model, settings, part, output.progress())
+    done = _run(here.data, model, settings, shard)
     _report(done, as_json, "" if shard is None else f", part {shard}")
+
+
+def _run(
+    data: Path, model: SubjectSettings, settings: CollectSettings, shard: str | None
+) -> "Collected":
+    from neuron_explainer.collect import parts
+    from neuron_explainer.collect.stage import collect as run_stage
+
+    if shard is None:
+        return run_stage(data, model, settings, output.progress())
+    return parts.collect_part(data, model, settings, parts.Part.parse(shard), output.progress())
 
 
 def merge(
