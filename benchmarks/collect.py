@@ -92,7 +92,7 @@ def main() -> None:
         make_subject(root / "model")
         for size in sizes:
             make_corpus(root / f"{size}.jsonl", size)
-        parts = {
+        parts: dict[str, tuple[str, Callable[..., list[Line]], tuple[Any, ...]]] = {
             # before the rest: a child's peak is never reported below what its parent held
             "memory": (f"memory and disk, {LAYERS * 4 * WIDTH:,} neurons", memory_lines, (sizes,)),
             "growth": ("ten times the corpus, processor time of the pass", growth_lines, ()),
@@ -184,11 +184,12 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, stage: str, *_: Any) -> Iterator[Callable[[int], None]]:
+    def __call__(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """Time one stage."""
+        del total, unit
         start = time.process_time()
         yield lambda _: None
-        self.seconds[stage] = time.process_time() - start
+        self.seconds[label] = time.process_time() - start
 
 
 def collect_alone(root: Path, excerpts: int, sites: Sequence[str] | None) -> dict[str, Any]:

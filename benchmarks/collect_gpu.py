@@ -156,7 +156,12 @@ def run_part(part: str, options: argparse.Namespace) -> None:
 
 def say_fused() -> None:
     """Whether the chains of steps could be compiled."""
-    for name, fused in {"offers": _worth, "powers": _power_sums, "histogram": _counts}.items():
+    chains: dict[str, Fused[Any]] = {
+        "offers": _worth,
+        "powers": _power_sums,
+        "histogram": _counts,
+    }
+    for name, fused in chains.items():
         say(f"  {name}: {'compiled' if fused.broken is None else fused.broken[:300]}")
 
 
@@ -202,9 +207,8 @@ def tokenizer_of(vocabulary: int) -> Any:
 
 def zipf(vocabulary: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The probability of each token but BOS, the more frequent the lower its number."""
-    weights: np.ndarray[Any, np.dtype[np.float64]] = 1.0 / (np.arange(vocabulary - 1) + 2.7)
-    weights /= weights.sum()
-    return weights
+    weights = 1.0 / (np.arange(vocabulary - 1, dtype=np.float64) + 2.7)
+    return np.asarray(weights / weights.sum(), np.float64)
 
 
 def batch_of(positions: Sequence[int], vocabulary: int, tokens: int) -> Batch:

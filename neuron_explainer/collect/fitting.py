@@ -76,8 +76,6 @@ class Fitting:
             fits = False
         else:
             fits = True
-        if (
-            not fits and torch.cuda.is_initialized()
-        ):  # the error, which held what was computed, is gone
-            torch.cuda.empty_cache()
+        if not fits:  # only here the error, which held what was computed, is gone
+            torch.cuda.empty_cache()  # nothing, where CUDA is not in use
         return fits

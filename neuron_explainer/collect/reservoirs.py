@@ -196,8 +196,9 @@ class Reservoirs:
         for number, (start, capacity) in enumerate(zip(starts, capacities, strict=True)):
             self._order[number, :, :capacity] = EMPTY
             parts = (self._order, self._positions, self._maxima)
-            held = [part[number, :, :capacity] for part in parts]
-            self.each.append(Reservoir(*held, self._activations[:, start : start + capacity]))
+            order, positions, maxima = (part[number, :, :capacity] for part in parts)
+            activations = self._activations[:, start : start + capacity]
+            self.each.append(Reservoir(order, positions, maxima, activations))
 
     def lowest(self) -> Tensor:
         """The order that an excerpt must exceed to be kept, (reservoirs, neurons)."""
@@ -205,11 +206,9 @@ class Reservoirs:
 
     def offers(self, orders: Tensor) -> Offers:
         """What is worth offering of a batch of these `orders` (reservoirs, neurons, batch)."""
-        if not self._total:
-            orders = orders[:, :, :0]
-            return Offers(*torch.nonzero(orders, as_tuple=True), orders.flatten())
-        where = torch.nonzero(orders > self.lowest()[:, :, None], as_tuple=True)
-        return Offers(*where, orders[where])
+        worth = orders > self.lowest()[:, :, None] if self._total else orders < EMPTY
+        number, neuron, place = torch.nonzero(worth, as_tuple=True)
+        return Offers(number, neuron, place, orders[number, neuron, place])
 
     def weigh(self, offers: Offers, positions: Tensor, maxima: Tensor, rows: Rows) -> Commit:
         """Offer excerpts of a batch at `positions` (batch,) with its `maxima` (neurons, batch).

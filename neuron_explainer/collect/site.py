@@ -105,15 +105,16 @@ class SiteCollector(Composite):
             if self.device == _CPU:
                 commits.append(partial(self._by_sequence, block.batch.batch, of_block))
             else:
-                for part in (self.moments, *self.tables.values()):
-                    commits.append(part.weigh(of_block, block.batch))
+                commits.append(self.moments.weigh(of_block, block.batch))
+                commits += [table.weigh(of_block, block.batch) for table in self.tables.values()]
             self._take(block.batch.batch, commits)
 
     def update_latents(self, batch: Batch, latents: Latents) -> None:
         """Take in the listed latents of one batch: the same as all of them by `update`."""
         self._settle(latents.value)
-        parts = (part.to(self.device) for part in (latents.place, latents.latent, latents.value))
-        listed = Latents(*parts, latents.shape)
+        parts = (latents.place, latents.latent, latents.value)
+        place, latent, value = (part.to(self.device) for part in parts)
+        listed = Latents(place, latent, value, latents.shape)
         whole = batch.on(self.device)
         for block in self._blocks(whole):
             of_block = listed if block.batch is whole else excerpts_of(listed, block.rows)

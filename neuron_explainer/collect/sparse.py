@@ -61,8 +61,8 @@ def excerpts_of(latents: Latents, rows: slice) -> Latents:
 def scored_of(latents: Latents, batch: Placed) -> Latents:
     """Those at scored positions, in the same order."""
     counted = batch.scored.flatten()[latents.place]
-    parts = (part[counted] for part in (latents.place, latents.latent, latents.value))
-    return Latents(*parts, latents.shape)
+    place, latent = latents.place[counted], latents.latent[counted]
+    return Latents(place, latent, latents.value[counted], latents.shape)
 
 
 def sparse_maxima(scored: Latents, batch: Placed) -> Tensor:

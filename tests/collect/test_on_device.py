@@ -59,7 +59,7 @@ def test_a_chain_that_cannot_be_compiled_stays_plain(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Fused, "after", 3)
     fused = Fused(lambda values, factor: values.doubled * factor)
     for _ in range(3):
-        assert fused(_OnGpu(), 5) == 20
+        assert fused(_OnGpu(), 5) == 20  # type: ignore[arg-type]
     assert fused.broken == "RuntimeError: no C compiler"
 
 
