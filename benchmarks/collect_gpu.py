@@ -32,6 +32,7 @@ from neuron_explainer.collect.fitting import Fitting
 from neuron_explainer.collect.fused import Fused
 from neuron_explainer.collect.kept import Sizes, _worth
 from neuron_explainer.collect.moments import MomentAccumulator, _counts, _power_sums
+from neuron_explainer.collect.overlap import Overlap
 from neuron_explainer.collect.reservoirs import Reservoir
 from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.stage import collect
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small models, to see that it runs")
     parser.add_argument("--profile", action="store_true", help="the most costly GPU kernels, too")
     parser.add_argument("--plain", action="store_true", help="compile nothing")
-    parts = "same,gpt2-xl,latents,halved,llama-8b,agreement"
+    parts = "same,halved,gpt2-xl,latents,llama-8b,agreement"
     parser.add_argument("--parts", default=parts, help="which, in order")
     options = parser.parse_args()
     if options.tiny:
@@ -312,10 +313,15 @@ class Measurement:
     def observing(self, make: Callable[[int], Callable[[Batch, Tensor], None]]) -> Step:
         """A pass in which every site has its own observer, made of its width."""
         observers = {site: make(width) for site, width in self.sites.items()}
+        overlap = Overlap()
 
         def step(batch: Batch) -> None:
-            of_batch = {site: partial(observe, batch) for site, observe in observers.items()}
+            of_batch = {
+                site: overlap.behind(site, partial(observe, batch))
+                for site, observe in observers.items()
+            }
             self.subject.observe(torch.from_numpy(batch.tokens), of_batch)
+            overlap.finish()
 
         return step
 
@@ -470,9 +476,12 @@ class ReadLatents:
     def step(self, observe: Callable[[Batch, Latents], None]) -> Step:
         """The trunk up to the site, the encoder, and what `observe` does."""
 
+        overlap = Overlap()
+
         def run(batch: Batch) -> None:
-            observers = {f"{self.site}/sae": partial(observe, batch)}
+            observers = {f"{self.site}/sae": overlap.behind(self.site, partial(observe, batch))}
             self.subject.observe_latents(torch.from_numpy(batch.tokens), {}, observers)
+            overlap.finish()
 
         return run
 
@@ -525,7 +534,8 @@ def halved(options: argparse.Namespace) -> None:
                 torch.cuda.set_per_process_memory_fraction(most / total)
             fitting(batch)
         torch.cuda.set_per_process_memory_fraction(1.0)
-        collector.kept.top.sort()
+        with torch.inference_mode():
+            collector.kept.top.sort()
         found.append((collector.kept.top.positions.cpu(), collector.moments.tokens))
         say(f"  notices: {fitting.notices or 'none'}")
     share = float((found[0][0] == found[1][0]).float().mean())

@@ -67,12 +67,17 @@ class Checkpoints:
             collector.restore(states[site])
         return int(about["batches"])
 
+    def due(self, excerpts: int) -> bool:
+        """Whether the state is to be written after so many more."""
+        return bool(self._every) and self._waiting + excerpts >= self._every
+
     def seen(self, collectors: Mapping[str, Mergeable], excerpts: int, batches: int) -> None:
         """Take note of `excerpts` more, `batches` in all, and write the state when it is time."""
-        self._waiting += excerpts
-        if self._every and self._waiting >= self._every:
+        if self.due(excerpts):
             save_state(self._path, {"pass": self._key, "batches": batches}, collectors)
             self._waiting = 0
+        else:
+            self._waiting += excerpts
 
     def remove(self) -> None:
         """Delete the state: the pass is over and its results are written."""

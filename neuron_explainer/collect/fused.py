@@ -1,5 +1,6 @@
 """Chains of elementwise steps that a GPU can do in one pass over memory instead of many."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +35,8 @@ class Fused(Generic[Result]):
             return self._plain(first, *others)
         try:
             if self._compiled is None:
+                # what it would say of its own limits is of no use to anybody here
+                logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
                 self._compiled = torch.compile(self._plain, dynamic=True)
             return self._compiled(first, *others)
         except torch.OutOfMemoryError:

@@ -13,6 +13,7 @@ from neuron_explainer.collect.checkpoint import Checkpoints
 from neuron_explainer.collect.fitting import Fitting, made_ahead
 from neuron_explainer.collect.heads import HeadCollector, HeadTables
 from neuron_explainer.collect.kept import Sizes
+from neuron_explainer.collect.overlap import Overlap
 from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.tables import SiteTables
 from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
@@ -98,14 +99,18 @@ def stream(
     collectors = {site: plan.collector(site, width) for site, width in widths.items()}
     number, parts = part
     done = kept.resume(collectors)
-    take = Fitting(partial(_take_in, subject, collectors))
+    overlap = Overlap()
+    take = Fitting(partial(_take_in, subject, collectors, overlap))
     coming = batches(corpus, settings.batch, settings.seed, settings.batch_tokens)
     with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
         for place, batch in enumerate(made_ahead(coming)):
             if place >= done and place % parts == number - 1:
                 take(batch)
+                if kept.due(len(batch.positions)):
+                    overlap.join()
                 kept.seen(collectors, len(batch.positions), place + 1)
             advance(len(batch.positions))
+    overlap.join()
     return Streamed(collectors, (*take.notices, *_without_room(collectors)))
 
 
@@ -124,8 +129,11 @@ def _without_room(collectors: Mapping[str, AnyCollector]) -> tuple[str, ...]:
     )
 
 
-def _take_in(subject: Subject, collectors: Mapping[str, AnyCollector], batch: Batch) -> None:
+def _take_in(
+    subject: Subject, collectors: Mapping[str, AnyCollector], overlap: Overlap, batch: Batch
+) -> None:
     """Neurons in one forward pass, heads in another: only there attention is not a fast kernel."""
+    overlap.drop()
     tokens = torch.from_numpy(batch.tokens)
     listed = subject.latents() if isinstance(subject, LatentReader) else {}
     neurons: dict[str, Observer] = {}
@@ -135,14 +143,15 @@ def _take_in(subject: Subject, collectors: Mapping[str, AnyCollector], batch: Ba
         if isinstance(collector, HeadCollector):
             heads[site] = partial(collector.update, batch)
         elif site in listed:
-            latents[site] = partial(collector.update_latents, batch)
+            latents[site] = overlap.behind(site, partial(collector.update_latents, batch))
         else:
-            neurons[site] = partial(collector.update, batch)
+            neurons[site] = overlap.behind(site, partial(collector.update, batch))
     if latents:
         assert isinstance(subject, LatentReader)
         subject.observe_latents(tokens, neurons, latents)
     elif neurons:
         subject.observe(tokens, neurons)
+    overlap.finish()
     if heads:
         assert isinstance(subject, HeadReader)
         subject.observe_pairs(tokens, heads)
