@@ -129,7 +129,7 @@ def main() -> None:
     if options.tiny:
         options.batch_tokens = min(options.batch_tokens, 2048)
     if not options.plain:
-        Fused.after = 0  # a pass of thousands of batches compiles after some of the first
+        Fused.at_once = True  # a pass of thousands of batches comes to that after some of them
     torch.set_grad_enabled(False)
     started = time.perf_counter()
     say(f"{describe(options.device)}; torch {torch.__version__}")

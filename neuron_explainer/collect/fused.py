@@ -18,10 +18,12 @@ class Fused(Generic[Result]):
     it cannot be done the function stays plain: the results differ by rounding at most.
     """
 
-    after = 1 << 37  # elements of the first argument that are worked off before
+    at_once = False  # do not put it off
 
-    def __init__(self, function: Callable[..., Result]) -> None:
+    def __init__(self, function: Callable[..., Result], after: int) -> None:
+        """Compile it when so many elements of its first argument were worked off plainly."""
         self._plain = function
+        self._after = after
         self._compiled: Callable[..., Result] | None = None
         self._seen = 0
         self.broken: str | None = None  # why it cannot be compiled, where that was tried
@@ -31,7 +33,7 @@ class Fused(Generic[Result]):
         if first.device.type != "cuda" or self.broken is not None:
             return self._plain(first, *others)
         self._seen += first.numel()
-        if self._seen <= self.after:
+        if self._seen <= self._after and not self.at_once:
             return self._plain(first, *others)
         try:
             if self._compiled is None:

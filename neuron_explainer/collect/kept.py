@@ -129,4 +129,4 @@ def plainly_worth(
     return torch.stack(worth)
 
 
-_worth = Fused(plainly_worth)
+_worth = Fused(plainly_worth, after=1 << 35)

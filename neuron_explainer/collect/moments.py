@@ -202,8 +202,8 @@ def half_octave_counts(values: Tensor, scored: Tensor | None) -> Tensor:
     return counts.index_add_(0, cells.view(-1), ones.reshape(-1)).view(_BINS, neurons)
 
 
-_power_sums = Fused(power_sums)
-_counts = Fused(half_octave_counts)
+_power_sums = Fused(power_sums, after=1 << 37)
+_counts = Fused(half_octave_counts, after=1 << 37)
 
 
 def _moved(sums: Tensor, apart: Tensor, count: int) -> Tensor:

@@ -56,8 +56,7 @@ def test_a_chain_that_cannot_be_compiled_stays_plain(monkeypatch: pytest.MonkeyP
         raise RuntimeError("no C compiler")
 
     monkeypatch.setattr(torch, "compile", fails)
-    monkeypatch.setattr(Fused, "after", 3)
-    fused = Fused(lambda values, factor: values.doubled * factor)
+    fused = Fused(lambda values, factor: values.doubled * factor, after=3)
     for _ in range(3):
         assert fused(_OnGpu(), 5) == 20  # type: ignore[arg-type]
     assert fused.broken == "RuntimeError: no C compiler"
