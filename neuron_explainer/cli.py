@@ -17,6 +17,7 @@ from neuron_explainer.commands import (
     publishing,
     scoring,
     selecting,
+    training,
     uploading,
 )
 from neuron_explainer.errors import UserError
@@ -43,7 +44,8 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 
 for command in (
-    *(inspecting.inspect, collecting.run, collecting.collect, collecting.merge),
+    *(inspecting.inspect, training.train_sae),
+    *(collecting.run, collecting.collect, collecting.merge),
     *(explaining.explain, explaining.simulate, selecting.select),
     *(scoring.score, comparing.compare, scoring.show, publishing.publish),
 ):

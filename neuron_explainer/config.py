@@ -70,11 +70,17 @@ class SubjectSettings:
 class CollectSettings:
     """What is collected, and how."""
 
-    corpus: str = ""
+    corpus: str = ""  # a file, a folder, or a dataset's hub id
     layers: str | None = None  # "0-3,5": these layers' MLP neurons
     sites: tuple[str, ...] = ()  # by TransformerLens name
+    neurons: str | None = None  # "0-99,512": only these, of every site; default: all
     split_on: Literal["file", "blank-line", "line"] = "file"
     text_field: str = "text"
+    corpus_config: str | None = None  # of a dataset that has several
+    corpus_split: str | None = None  # of a dataset; default: train
+    documents: Annotated[int, 1] | None = None  # taken at most; default: all
+    corpus_tokens: Annotated[int, 1] | None = None  # likewise, BOS not counted
+    shuffle: bool = False  # take the documents in an order that the seed says
     excerpt_tokens: Annotated[int, 2] = 64
     minimum_tokens: Annotated[int, 1] = 16
     bos: Literal["prepend", "none"] = "prepend"
@@ -88,12 +94,47 @@ class CollectSettings:
     context_table: bool = False  # also rows for a token after a certain other
     pairs: bool = False  # of heads: every pair of a record's text, not its own alone
     logit_tokens: Annotated[int, 0] = 10  # tokens promoted, and as many suppressed, that are kept
+    input_tokens: Annotated[int, 0] = 10  # tokens that excite, and as many that inhibit, likewise
+    nearest: Annotated[int, 0] = 10  # neurons of the site that are most like a neuron
     memory_mb: Annotated[int, 16] = 1024  # for token tables and quantiles
     batch: Annotated[int, 1] = 32  # excerpts
     batch_tokens: Annotated[int, 0] = 0  # padding included; 0: `batch` excerpts, 65,536 on a GPU
     checkpoint: Annotated[int, 0] = 100_000  # excerpts between two saved states; 0: none
     seed: int = 0
     sign: Literal["positive", "negative"] = "positive"  # negative: activations are negated
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How a sparse autoencoder is trained."""
+
+    site: str = ""  # by TransformerLens name
+    corpus: str = ""
+    file_format: Literal["saelens", "sparsify", "openai"] = "saelens"
+    split_on: Literal["file", "blank-line", "line"] = "file"
+    text_field: str = "text"
+    corpus_config: str | None = None  # these five as for collect
+    corpus_split: str | None = None
+    documents: Annotated[int, 1] | None = None
+    corpus_tokens: Annotated[int, 1] | None = None
+    shuffle: bool = False
+    excerpt_tokens: Annotated[int, 2] = 64
+    minimum_tokens: Annotated[int, 1] = 16
+    bos: Literal["prepend", "none"] = "prepend"
+    latents: Annotated[int, 2] | None = None  # default: `expansion` times the site's width
+    expansion: Annotated[int, 1] = 8
+    k: Annotated[int, 1] | None = None  # TopK; default where `l1` is not given: 32
+    l1: float | None = None  # ReLU with this weight of the latents' sum
+    normalisation: Literal["none", "layer_norm", "constant_norm_rescale"] = "none"
+    tokens: Annotated[int, 1] = 2_000_000
+    batch: Annotated[int, 1] = 1024  # tokens a step
+    lr: float | None = None  # default: less for more latents
+    warm_up: Annotated[float, 0.0] = 0.05  # share of the steps
+    decay: Annotated[float, 0.0] = 0.2  # share of the steps, at the end
+    forward: Annotated[int, 1] = 32  # excerpts a forward pass of the subject
+    memory_mb: Annotated[int, 16] = 256  # for the buffer of activations
+    checkpoint: Annotated[int, 0] = 1_000_000  # tokens between two saved states; 0: none
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

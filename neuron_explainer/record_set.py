@@ -1,5 +1,6 @@
 """A record set on disk, as collect or import wrote it: `data/<subject>/<site>/` and its corpus."""
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -11,6 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from neuron_explainer.errors import DataError, SubjectError
+from neuron_explainer.neuron_list import parse_neurons
+from neuron_explainer.record_rows import Grouped, neighbours
 from neuron_explainer.records import (
     NEGATIVE,
     BoolArray,
@@ -26,7 +29,7 @@ from neuron_explainer.records import (
 from neuron_explainer.store import Folder, Shard
 
 SEQUENCES = "sequences.arrow"
-TABLES = ("records", "neurons", "tokens", "logit_effects")
+TABLES = ("records", "neurons", "tokens", "logit_effects", "input_tokens", "nearest")
 _REMEMBERED_SEQUENCES = 1 << 14
 
 
@@ -37,16 +40,25 @@ class Corpus:
         self.folder = Folder(path, rebuild)
 
     @cached_property
+    def _map(self) -> mmap.mmap:
+        with self.folder.verified(SEQUENCES).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def release(self) -> None:
+        """Let go of the memory of what was read; what is read again is mapped again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    @cached_property
     def _chunks(self) -> tuple[NDArray[np.int64], list[pa.ListArray]]:
         """Where each record batch begins, and the token lists in it, memory-mapped."""
-        path = self.folder.verified(SEQUENCES)
         try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            chunks = pa.ipc.open_file(pa.py_buffer(self._map)).read_all()["tokens"].chunks
         except (OSError, pa.ArrowException) as error:
+            path = self.folder.path / SEQUENCES
             raise DataError(
                 f"{path} is damaged; delete {self.folder.path.parent} and run {self.folder.rebuild}"
             ) from error
-        chunks = table["tokens"].chunks
         starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
         return starts, chunks
 
@@ -140,6 +152,34 @@ class RecordSet:
         """How many neurons the site has."""
         return int(self.folder.manifest()["width"])
 
+    @cached_property
+    def neurons(self) -> Sequence[int]:
+        """Those that were collected, in order: all, unless collect was asked for some."""
+        return parse_neurons(self._listed, self.width)
+
+    @property
+    def _listed(self) -> str | None:
+        listed: str | None = self.folder.manifest()["config"].get("neurons")
+        return listed
+
+    def chosen(self, text: str | None) -> Sequence[int]:
+        """`0-99,512` as indices, by default all that were collected.
+
+        Raises ConfigError when it is no such list, SubjectError when one was not collected.
+        """
+        if text is None:
+            return self.neurons
+        chosen = parse_neurons(text, self.width)
+        if absent := sorted(set(chosen).difference(self.neurons)):
+            raise self._not_collected(absent[0])
+        return chosen
+
+    def _not_collected(self, neuron: int) -> SubjectError:
+        return SubjectError(
+            f"{self.subject}/{self.site} holds the neurons {_brief(self._listed or '')}, not "
+            f"{neuron}: choose among them, or collect others under another --name"
+        )
+
     def require_complete(self) -> None:
         """Raises DataError when collect has not finished."""
         if not self.folder.complete:
@@ -153,6 +193,8 @@ class RecordSet:
             raise SubjectError(
                 f"{self.subject}/{self.site} has neurons 0 to {self.width - 1}, no {neuron}"
             )
+        if self._listed is not None and neuron not in self.neurons:
+            raise self._not_collected(neuron)
 
     def neuron(self, index: int) -> NeuronRecord:
         """One neuron, in milliseconds whatever the number of neurons."""
@@ -168,13 +210,14 @@ class RecordSet:
         self, shard: Shard, tables: Sequence[str] = TABLES, splits: Sequence[str] | None = None
     ) -> Iterator[NeuronRecord]:
         """The neurons of `shard`, in order; of their records only those in `splits`, if given."""
-        grouped = {name: _Grouped(self.folder, name, splits) for name in tables}
+        grouped = {name: Grouped(self.folder, name, splits) for name in tables}
         for index in range(shard.start, shard.stop):
             yield self._assemble(index, {name: table[index] for name, table in grouped.items()})
 
     def _assemble(self, index: int, rows: dict[str, pa.Table | None]) -> NeuronRecord:
-        records, neurons, tokens, effects = (rows.get(name) for name in TABLES)
-        promoted, suppressed = self._effects(effects) if effects is not None else (None, None)
+        records, neurons, tokens, effects, inputs, near = (rows.get(name) for name in TABLES)
+        promoted, suppressed = self._effects(effects)
+        excited_by, inhibited_by = self._effects(inputs)
         statistics = neurons.to_pylist()[0] if neurons is not None and len(neurons) else None
         return NeuronRecord(
             NeuronId(self.subject, self.site, index),
@@ -183,6 +226,9 @@ class RecordSet:
             self._token_rows(tokens) if tokens is not None else None,
             promoted,
             suppressed,
+            excited_by,
+            inhibited_by,
+            None if near is None else neighbours(near),
         )
 
     def _records(self, table: pa.Table) -> Iterator[Record]:
@@ -212,8 +258,10 @@ class RecordSet:
         activation, count = table["activation"].to_numpy(), table["count"].to_numpy()
         return TokenRows(names, previous, token, activation, count)
 
-    def _effects(self, table: pa.Table) -> tuple[Effects, Effects]:
-        """The tokens promoted and those suppressed, each by falling strength."""
+    def _effects(self, table: pa.Table | None) -> tuple[Effects | None, Effects | None]:
+        """The tokens of positive effect and those of negative, each by falling strength."""
+        if table is None:
+            return None, None
         names = self.corpus.vocabulary[0]
         tokens, effects = table["token"].to_pylist(), table["effect"].to_pylist()
         named = [(names[token], effect) for token, effect in zip(tokens, effects, strict=True)]
@@ -238,34 +286,8 @@ def collected_sites(data: Path, subject: str) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: (int(item[0].split(".")[1]), item[0])))
 
 
-class _Grouped:
-    """Rows by neuron of one table, one shard in memory at a time."""
-
-    def __init__(self, folder: Folder, name: str, splits: Sequence[str] | None) -> None:
-        self.folder = folder
-        self.splits = splits if name == "records" else None
-        self.shards = folder.shards(name)
-        self.current: tuple[Shard, pa.Table, NDArray[np.int64]] | None = None
-
-    def __getitem__(self, neuron: int) -> pa.Table | None:
-        if self.current is None or neuron not in self.current[0]:
-            self.current = self._load(neuron)
-        if self.current is None:
-            return None
-        shard, table, offsets = self.current
-        start, stop = offsets[neuron - shard.start], offsets[neuron - shard.start + 1]
-        return table.slice(start, stop - start)
-
-    def _load(self, neuron: int) -> tuple[Shard, pa.Table, NDArray[np.int64]] | None:
-        for shard, file in self.shards:
-            if neuron in shard:
-                table = self.folder.read(file)
-                if self.splits is not None:
-                    table = table.filter(pc.is_in(table["split"], pa.array(self.splits)))
-                table = table.combine_chunks()
-                bounds = np.arange(shard.start, shard.stop + 1)
-                return shard, table, np.searchsorted(table["neuron"].to_numpy(), bounds)
-        return None
+def _brief(text: str, limit: int = 40) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def rows_of(folder: Folder, name: str, shard: Shard, columns: list[str]) -> pa.Table:

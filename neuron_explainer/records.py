@@ -32,7 +32,8 @@ BoolArray = NDArray[np.bool_]
 Kind = Literal["top", "random", "quantile"]
 Split = Literal["train", "calibration", "valid", "test"]
 Pair = tuple[int, int]  # positions of a query and of a key that is not after it
-Effects = tuple[tuple[bytes, float], ...]  # tokens, each with what a neuron adds to its logit
+# tokens, each with what a neuron adds to its logit, or with what it adds to a neuron's input
+Effects = tuple[tuple[bytes, float], ...]
 NEGATIVE = ".negative"  # ends the name of a site whose activations are negated
 SPLITS: tuple[Split, ...] = ("train", "calibration", "valid", "test")
 
@@ -160,6 +161,15 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another neuron of the site, whose direction is like a neuron's."""
+
+    direction: str  # "output": what the two write; "input": what they read
+    neuron: int
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
 class NeuronRecord:
     """All that collect keeps of one neuron."""
 
@@ -169,6 +179,9 @@ class NeuronRecord:
     token_rows: TokenRows | None = None  # None: no token table was collected
     promoted: Effects | None = None  # most promoted first; None: effects were not collected
     suppressed: Effects | None = None  # most suppressed first; None as above
+    excited_by: Effects | None = None  # most exciting token first; None: they were not collected
+    inhibited_by: Effects | None = None  # most inhibiting first; None as above
+    nearest: tuple[Neighbour, ...] | None = None  # the most alike first; None as above
 
     def split(self, split: Split) -> tuple[Record, ...]:
         """The records of one split, top records first."""

@@ -1,7 +1,6 @@
 """Shards × neurons: what is left to do, done with bounded concurrency, failures kept as rows."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
@@ -9,7 +8,7 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from neuron_explainer import schemas
-from neuron_explainer.errors import ConfigError, Deferred, NeuronFailure
+from neuron_explainer.errors import Deferred, NeuronFailure
 from neuron_explainer.records import Failure, NeuronId
 from neuron_explainer.store import SHARD_SIZE, Folder, Shard
 
@@ -18,7 +17,6 @@ Work = TypeVar("Work")
 Tables = Mapping[str, pa.Table]
 Advance = Callable[[int], None]
 TOGETHER = 16  # shards whose requests a backend gets at once that wants all of them
-_RANGE = re.compile(r"(?P<first>[0-9]{1,12})(-(?P<last>[0-9]{1,12}))?")
 
 
 class Progress(Protocol):
@@ -32,26 +30,6 @@ def silent(label: str, total: int, unit: str) -> AbstractContextManager[Advance]
     """No progress at all."""
     del label, total, unit
     return nullcontext(lambda _: None)
-
-
-def parse_neurons(text: str | None, width: int) -> list[int]:
-    """`0-99,512` as sorted indices; None means all of them. Raises ConfigError."""
-    if text is None:
-        return list(range(width))
-    chosen: set[int] = set()
-    for part in text.split(","):
-        match = _RANGE.fullmatch(part.strip())
-        if match is None:
-            raise ConfigError(f"'{text}' is no list of neurons: write for example 0-99,512")
-        first, last = int(match["first"]), int(match["last"] or match["first"])
-        if last < first:
-            raise ConfigError(f"'{part.strip()}' runs backwards: write {last}-{first}")
-        if last >= width:
-            raise ConfigError(
-                f"there is no neuron {max(first, width)}: the site has 0 to {width - 1}"
-            )
-        chosen.update(range(first, last + 1))
-    return sorted(chosen)
 
 
 def remaining(folder: Folder, table: str, neurons: Iterable[int]) -> list[Shard]:

@@ -69,6 +69,19 @@ LOGIT_EFFECTS = pa.schema(
     ]
 )
 
+INPUT_TOKENS = LOGIT_EFFECTS  # the same, of what a neuron reads
+
+# neuron and other are of the same site; a cosine is never 0
+NEAREST = pa.schema(
+    [
+        pa.field("neuron", pa.int32(), nullable=False),
+        pa.field("direction", pa.string(), nullable=False),
+        pa.field("rank", pa.int16(), nullable=False),
+        pa.field("other", pa.int32(), nullable=False),
+        pa.field("cosine", pa.float32(), nullable=False),
+    ]
+)
+
 SEQUENCES = pa.schema(
     [
         pa.field("document", pa.int32(), nullable=False),

@@ -129,6 +129,9 @@ def as_json(found: Found) -> dict[str, Any]:
         "statistics": asdict(neuron.statistics) if neuron.statistics else None,
         "promoted": _effects(neuron.promoted),
         "suppressed": _effects(neuron.suppressed),
+        "excited_by": _effects(neuron.excited_by),
+        "inhibited_by": _effects(neuron.inhibited_by),
+        "nearest": None if neuron.nearest is None else list(map(asdict, neuron.nearest)),
         "explanations": [
             {
                 "run": judged.run,

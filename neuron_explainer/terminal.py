@@ -1,6 +1,6 @@
 """What people see in a terminal: progress, score tables, heat maps of neurons."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -42,6 +42,18 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} {task.fields['unit']}/s")
 
 
+class _Bars(Progress):
+    """Bars, and a line below them where there is something to say."""
+
+    line = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn, from top to bottom."""
+        yield from super().get_renderables()
+        if self.line:
+            yield Text(self.line)
+
+
 class TerminalProgress:
     """A bar with rate and time left on stderr; nothing at all when that is no terminal."""
 
@@ -51,6 +63,25 @@ class TerminalProgress:
     @contextmanager
     def __call__(self, label: str, total: int, unit: str) -> Iterator[Advance]:
         """See runner.Progress. A total of 0 is an unknown one."""
+        with self._bars() as bars:
+            task = bars.add_task(label, total=total or None, unit=unit)
+            yield lambda amount: bars.advance(task, amount)
+
+    @contextmanager
+    def with_figures(
+        self, label: str, total: int, unit: str
+    ) -> Iterator[Callable[[int, str], None]]:
+        """See train.training.Display: the same, and below the bar what is said of it."""
+        with self._bars() as bars:
+            task = bars.add_task(label, total=total, unit=unit)
+
+            def told(amount: int, figures: str) -> None:
+                bars.line = figures
+                bars.advance(task, amount)
+
+            yield told
+
+    def _bars(self) -> "_Bars":
         columns = [
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -60,9 +91,7 @@ class TerminalProgress:
             TimeRemainingColumn(),
         ]
         hidden = not self._console.is_terminal
-        with Progress(*columns, console=self._console, disable=hidden, transient=True) as bars:
-            task = bars.add_task(label, total=total or None, unit=unit)
-            yield lambda amount: bars.advance(task, amount)
+        return _Bars(*columns, console=self._console, disable=hidden, transient=True)
 
 
 _COLUMNS = {
@@ -153,11 +182,7 @@ def neuron_view(
     if neuron.statistics is not None:
         unit = "pairs" if any(record.pair for record in neuron.records) else "tokens"
         parts.append(Text(_header(neuron.statistics, unit), style="" if plain else "dim"))
-    parts += [
-        Text(f"{verb} {_effects(effects)}", style="" if plain else "dim")
-        for verb, effects in (("promotes", neuron.promoted), ("suppresses", neuron.suppressed))
-        if effects
-    ]
+    parts += [Text(line, style="" if plain else "dim") for line in _of_weights(neuron)]
     for title, explanation in explanations:
         parts += [Text(f"\n{title}", style="bold"), Text(readable(explanation.text.encode()))]
     if not explanations:
@@ -186,6 +211,23 @@ def _header(statistics: Statistics, unit: str) -> str:
     if statistics.density is not None:
         figures.insert(0, f"active on {statistics.density:.2%} of {statistics.tokens:,} {unit}")
     return "  ".join(figures)
+
+
+def _of_weights(neuron: NeuronRecord) -> Iterator[str]:
+    """What the weights say: tokens that it reads and writes, and neurons like it."""
+    for verb, effects in (
+        ("excited by", neuron.excited_by),
+        ("inhibited by", neuron.inhibited_by),
+        ("promotes", neuron.promoted),
+        ("suppresses", neuron.suppressed),
+    ):
+        if effects:
+            yield f"{verb} {_effects(effects)}"
+    for what, direction in (("writes", "output"), ("reads", "input")):
+        alike = [other for other in neuron.nearest or () if other.direction == direction]
+        if alike:
+            shown = "  ".join(f"{other.neuron} {other.cosine:+.2f}" for other in alike)
+            yield f"{what} like {shown}"
 
 
 def _effects(effects: Effects) -> str:

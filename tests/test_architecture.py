@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("histogram", "firing", "head_pairs"),
         *("registry", "config", "workspace", "prompts", "few_shot", "token_text"),
         *("few_shot_heads", "pair_text"),
-        *("conversation",),
+        *("conversation", "neuron_list"),
         *("explain.base", "simulate.base", "score.base", "subjects.base", "llm.base"),
     ),
     # parts that several implementations of one package share
@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "subjects.tokenizer",
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
             *("subjects.loading", "subjects.structure", "subjects.interventions"),
+            *("subjects.hub", "subjects.reading"),
             "subjects.attention",
             *("subjects.autoencoder", "subjects.sparse_*"),
             "simulate.asking",
@@ -56,13 +57,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("explain.attention_head",),
         *("explain.lookup", "explain.n_gram", "simulate.lookup", "simulate.nulls"),
         *("score.correlation", "score.variance", "score.calibration", "score.statistics"),
-        *("score.panel", "subjects.huggingface", "subjects.sparse", "subjects.negative", "llm.*"),
+        *(
+            "score.panel",
+            "subjects.huggingface",
+            "subjects.sparse",
+            "subjects.negative",
+            "subjects.chosen",
+            "llm.*",
+        ),
         *("score.classification", "score.sequences", "score.population", "score.degraded"),
         *("simulate.all_at_once", "simulate.one_at_a_time"),
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
         *("simulate.pair_detection", "simulate.pair_distance"),
     ),
-    ("runner", "shard_work", "record_set", "runs", "fits", "prompt_hashes"),
+    ("runner", "shard_work", "record_rows", "record_set", "runs", "fits", "prompt_hashes"),
     # stages: what a command runs
     (
         "collect.*",
@@ -75,12 +83,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "score.over_corpus",
         "score.checks",
     ),
-    ("interchange.*", "compare.*", "publish.*"),
+    ("interchange.*", "compare.*", "publish.*", "train.*"),
     ("terminal",),
     ("selection",),
     ("pipeline", "best_of", "show"),
     ("commands.options", "commands.model_options", "commands.output"),
-    ("commands.neuronpedia_options",),
+    ("commands.neuronpedia_options", "commands.training_options", "commands.pass_options"),
     ("commands.*",),
     ("cli",),
     ("__main__",),
@@ -101,6 +109,7 @@ FREE = (
     ("simulate.verdicts", "simulate.*"),
     ("score.sequences", "score.classification"),
     ("shard_work", "runner"),
+    ("record_set", "record_rows"),
     ("score.panel", "score.*"),  # it is those scores, computed together
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),
@@ -112,9 +121,13 @@ FREE = (
     ("subjects.structure", "subjects.*"),
     ("subjects.attention", "subjects.weights"),
     ("subjects.interventions", "subjects.autoencoder"),
+    ("subjects.loading", "subjects.hub"),
+    ("subjects.reading", "subjects.places"),
+    ("subjects.sparse_*", "subjects.hub"),
     ("subjects.sparse_*", "subjects.autoencoder"),
     ("subjects.sparse_*", "subjects.sparse_*"),
     ("compare.*", "compare.*"),  # one report, in several files
+    ("train.*", "train.*"),  # one training, in several files
     ("score.summary", "score.stage"),
     ("commands.explaining", "commands.selecting"),  # explain --best-of ends in a selection
     ("score.checks", "score.strata"),
@@ -124,15 +137,23 @@ FREE = (
     ("score.over_corpus", "score.joined"),
     ("score.over_corpus", "score.strata"),
 )
-STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish")
+STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "train")
 # a stage that reads what another offers
-READS = (("compare.*", "score.*"), ("publish.*", "score.summary"))
+READS = (
+    ("compare.*", "score.*"),
+    ("publish.*", "score.summary"),
+    # a training reads the activations that would be collected: the same text, cut the same way
+    ("train.buffer", "collect.batches"),
+    ("train.stage", "collect.stage"),
+)
 
 WHO_MAY_IMPORT = {
     # collect is here for its hot path: reservoirs and moments stay on the subject's device
-    "torch": ("subjects.*", "collect.*", "llm.local", "llm.local_*"),
+    # train: an autoencoder is trained where the subject's activations are
+    "torch": ("subjects.*", "collect.*", "train.*", "llm.local", "llm.local_*"),
     "transformers": ("subjects.*", "llm.local", "llm.local_*"),
     "huggingface_hub": ("publish.hub", "subjects.*"),
+    "datasets": ("collect.datasets_corpus",),
     **dict.fromkeys(
         ("openai", "httpx", "httpx2", "aiohttp", "requests", "urllib", "http"),
         ("llm.*", "publish.hub", "interchange.*"),
@@ -140,7 +161,16 @@ WHO_MAY_IMPORT = {
 }
 WHO_MAY_SPEAK = ("cli", "commands.output")
 WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli", "commands.uploading")  # for keys
-HEAVY = {"torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "openai",
+    "pyarrow",
+    "scipy",
+    "safetensors",
+    "matplotlib",
+    "datasets",
+}
 
 
 def _fits(module: str, patterns: tuple[str, ...]) -> bool:
@@ -264,6 +294,7 @@ def _public(
         "import neuron_explainer.records, neuron_explainer.config, neuron_explainer.registry",
         "sys.argv = ['neuron-explainer', '--help']; main()",
         "sys.argv = ['neuron-explainer', 'collect', '--help']; main()",
+        "sys.argv = ['neuron-explainer', 'train-sae', '--help']; main()",
     ],
 )
 def test_importing_the_package_and_asking_for_help_load_nothing_heavy(code: str) -> None:
@@ -291,6 +322,8 @@ def test_the_rules_catch_what_they_are_for() -> None:
     assert _may("compare.stage", "score.stage")
     assert not _may("publish.tables", "score.stage")
     assert not _may("publish.card", "explain.lookup")
+    assert not _may("train.stage", "score.stage")
+    assert not _may("collect.stage", "train.stage")
     assert _may("publish.facts", "score.summary")
     assert _may("simulate.stage", "runner")
     assert _may("score.panel", "score.correlation")

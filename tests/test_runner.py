@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from neuron_explainer import schemas
 from neuron_explainer.errors import ConfigError, Deferred, NeuronFailure
+from neuron_explainer.neuron_list import parse_neurons
 from neuron_explainer.records import Failure, NeuronId
 from neuron_explainer.runner import (
     count_causes,
     failure_table,
     fill,
     map_neurons,
-    parse_neurons,
     remaining,
     silent,
 )

@@ -65,7 +65,9 @@ class BandReservoirs:
         self._maxima = torch.empty((neurons, min(excerpts, remembered)), device=device)
         self._known = 0  # columns of it that are filled
         self._remembered = np.zeros(excerpts, bool)
-        self._remembered[np.random.default_rng(seed).permutation(excerpts)[:remembered]] = True
+        chosen = np.arange(excerpts, dtype=np.int32)
+        np.random.default_rng(seed).shuffle(chosen)
+        self._remembered[chosen[:remembered]] = True
         self._rates = {
             band: _sampling(band, per_band, excerpts)
             for band, (low, _) in enumerate(BANDS)

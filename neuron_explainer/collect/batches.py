@@ -1,6 +1,6 @@
 """What goes through the subject at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from neuron_explainer.records import BoolArray
 Made = TypeVar("Made")
 
 _WINDOW = 1024  # excerpts that are sorted by length before they are cut into batches
+_READ = 8  # excerpts after which the memory they were read from is let go
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +94,24 @@ class Placed:
         return cls(batch, positions, scored, whole)
 
 
-def batches(corpus: Corpus, size: int, seed: int, tokens: int = 0) -> Iterator[Batch]:
-    """Every excerpt once, in an order that is random but for neighbours of equal length.
+def batches(
+    corpus: Corpus,
+    size: int,
+    seed: int | Sequence[int],
+    among: NDArray[np.int64] | None = None,
+    tokens: int = 0,
+) -> Iterator[Batch]:
+    """Every excerpt, or those `among` them, once, in an order that is random but for
+    neighbours of equal length.
 
     `size` excerpts make a batch; where `tokens` is not 0, so many as fit that many tokens, padding
-    included, but at least one.
+    included, but at least one. Memory holds four bytes an excerpt besides what is read at once.
     """
-    order = np.random.default_rng(seed).permutation(len(corpus))
-    window = max(_WINDOW, tokens // 4)
-    edges = [*range(0, len(order), window), len(order)]
+    order = np.arange(len(corpus), dtype=np.int32) if among is None else among.astype(np.int32)
+    np.random.default_rng(seed).shuffle(order)
+    edges = [*range(0, len(order), max(_WINDOW, tokens // 4)), len(order)]
     for start, stop in pairwise(edges):
-        sequences = [(place, corpus.token_ids(place)) for place in order[start:stop]]
+        sequences = list(_read(corpus, order[start:stop]))
         sequences.sort(key=lambda item: len(item[1]), reverse=True)
         first = 0
         while first < len(sequences):
@@ -112,7 +120,17 @@ def batches(corpus: Corpus, size: int, seed: int, tokens: int = 0) -> Iterator[B
             first += most
 
 
-def _batch(corpus: Corpus, sequences: list[tuple[np.int64, NDArray[np.int32]]]) -> Batch:
+def _read(
+    corpus: Corpus, places: NDArray[np.int32]
+) -> Iterator[tuple[np.int32, NDArray[np.int32]]]:
+    """Copies: of each one read here and there the system keeps many more in memory."""
+    for number, place in enumerate(places):
+        yield place, corpus.token_ids(place).copy()
+        if number % _READ == 0:
+            corpus.release()
+
+
+def _batch(corpus: Corpus, sequences: list[tuple[np.int32, NDArray[np.int32]]]) -> Batch:
     time = len(sequences[0][1])
     tokens = np.zeros((len(sequences), time), np.int64)
     scored = np.zeros((len(sequences), time), bool)

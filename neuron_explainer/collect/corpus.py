@@ -1,15 +1,16 @@
 """Documents from files: text, JSON lines, Parquet, folders of them, plain or compressed."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from neuron_explainer.collect.shuffle import Shuffle
 from neuron_explainer.errors import CorpusError
 
 SplitOn = Literal["file", "blank-line", "line"]
@@ -32,7 +33,9 @@ class CorpusSource:
         if self.path.is_file():
             _kind(self.path)
             return [self.path]
-        found = sorted(path for path in self.path.rglob("*") if path.is_file() and _is_corpus(path))
+        found = sorted(
+            path for path in self.path.rglob("*") if path.is_file() and is_corpus_file(path)
+        )
         if not found:
             raise CorpusError(
                 f"{self.path} holds no corpus file: {', '.join(_KINDS)} are read, "
@@ -40,8 +43,27 @@ class CorpusSource:
             )
         return found
 
-    def documents(self) -> Iterator[str]:
-        """Every document that is not blank, in order. Raises CorpusError at the first bad one."""
+    def check(self) -> None:
+        """Raises CorpusError when there is no file to read."""
+        self.files()
+
+    def identity(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """What the corpus is, by its contents, and how it is read."""
+        del known
+        about = {"split_on": self.split_on, "text_field": self.text_field}
+        return {"corpus": self.digest(), **about}
+
+    def documents(
+        self, shuffle: Shuffle | None = None, identity: Mapping[str, Any] | None = None
+    ) -> Iterator[str]:
+        """Every document that is not blank, in order, or shuffled.
+
+        Raises CorpusError at the first bad one.
+        """
+        del identity
+        return self._in_order() if shuffle is None else shuffle(self._in_order())
+
+    def _in_order(self) -> Iterator[str]:
         for path in self.files():
             kind = _kind(path)
             if kind == ".parquet":
@@ -124,7 +146,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
 
 
-def _is_corpus(path: Path) -> bool:
+def is_corpus_file(path: Path) -> bool:
+    """Whether a file's name says that it is read as a corpus."""
     return not path.name.startswith(".") and _suffix(path) in _KINDS
 
 

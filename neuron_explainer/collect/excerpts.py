@@ -38,10 +38,15 @@ def cut(tokens: NDArray[np.int32], rule: ExcerptRule) -> list[NDArray[np.int32]]
 
 
 def write_corpus(
-    folder: Folder, documents: Iterable[str], tokenizer: Tokenizer, rule: ExcerptRule
+    folder: Folder,
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    rule: ExcerptRule,
+    most: int | None = None,
 ) -> None:
     """Tokenise `documents` into `folder`: sequences, vocabulary and token counts.
 
+    Up to `most` tokens, BOS not counted: the excerpt that would go beyond is the first left out.
     Memory holds one block of excerpts, whatever the corpus. Raises CorpusError when no document is
     long enough for an excerpt.
     """
@@ -50,9 +55,8 @@ def write_corpus(
     written = 0
     with replacing(folder.path / SEQUENCES) as file:
         with pa.ipc.new_file(file, schemas.SEQUENCES) as writer:
-            for block in _blocks(
-                _scorable(_excerpts(documents, tokenizer, rule), tokenizer, prefix)
-            ):
+            excerpts = _scorable(_excerpts(documents, tokenizer, rule), tokenizer, prefix)
+            for block in _blocks(excerpts if most is None else _up_to(most, excerpts)):
                 writer.write_batch(_sequence_batch(block, prefix))
                 ids = np.concatenate([tokens for _, _, tokens in block])
                 counts += np.bincount(ids, minlength=len(counts))
@@ -83,6 +87,14 @@ def _scorable(
     for excerpt in excerpts:
         if not special[excerpt[2][shown_only:]].all():
             yield excerpt
+
+
+def _up_to(most: int, excerpts: Iterator[Excerpt]) -> Iterator[Excerpt]:
+    for excerpt in excerpts:
+        most -= len(excerpt[2])
+        if most < 0:
+            return
+        yield excerpt
 
 
 def _excerpts(

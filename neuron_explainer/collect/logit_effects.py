@@ -12,6 +12,9 @@ in an effect. Its scale is not: that depends on the input and is one positive fa
 so it changes no order. Nor are what later layers make of the direction, and biases.
 """
 
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -26,15 +29,21 @@ from neuron_explainer.subjects.base import ResidualWriter, Subject
 _BLOCK = 64  # neurons at once: with a vocabulary of 50,000 they take about 75 MB
 
 
-class LogitEffects:
-    """The table `logit_effects` of a subject's sites, for the subjects that can tell."""
+class TokenEffects(ABC):
+    """A table of the tokens that have most to do with a direction of each neuron, either way."""
+
+    table: ClassVar[str]
 
     def __init__(self, subject: Subject, number: int, block: int = _BLOCK) -> None:
-        """Keep up to `number` tokens promoted and `number` suppressed of each neuron."""
-        self._subject = subject if number and isinstance(subject, ResidualWriter) else None
+        """Keep up to `number` tokens of the largest and `number` of the smallest effect."""
+        self._subject = subject
         self._number = number
         self._block = block
         self._unnamed = torch.tensor([not name for name in subject.tokenizer.vocabulary])
+
+    @abstractmethod
+    def products(self, site: str, neurons: slice) -> Tensor | None:
+        """The direction of each neuron with every token (neurons, vocabulary), if there is one."""
 
     @torch.inference_mode()
     def shard(self, site: str, shard: Shard) -> dict[str, pa.Table]:
@@ -43,26 +52,36 @@ class LogitEffects:
         Raises SubjectError when an effect is not finite.
         """
         parts = []
-        for start in range(shard.start, shard.stop, self._block):
+        for start in range(shard.start, shard.stop if self._number else shard.start, self._block):
             neurons = Shard(start, min(start + self._block, shard.stop))
             effects = self._effects(site, neurons)
             if effects is None:
                 return {}
             parts.append(_rows(neurons, *strongest(effects, self._number)))
-        return {"logit_effects": pa.concat_tables(parts)}
+        return {self.table: pa.concat_tables(parts)} if parts else {}
 
     def _effects(self, site: str, neurons: Shard) -> Tensor | None:
-        """(neurons, vocabulary); 0 for token ids that stand for nothing."""
-        if self._subject is None:
+        """(neurons, vocabulary), less their mean; 0 for token ids that stand for nothing."""
+        products = self.products(site, slice(neurons.start, neurons.stop))
+        if products is None:
             return None
-        directions = self._subject.writes(site, slice(neurons.start, neurons.stop))
-        if directions is None:
-            return None
-        logits = self._subject.unembed(directions)
-        effects = logits - logits.mean(1, keepdim=True)
+        effects = products - products.mean(1, keepdim=True)
         if not effects.isfinite().all():
             raise SubjectError(f"a weight that {site} is read through is not finite")
         return effects.masked_fill_(self._unnamed.to(effects.device), 0.0)
+
+
+class LogitEffects(TokenEffects):
+    """The table `logit_effects` of a subject's sites, for the subjects that can tell."""
+
+    table = "logit_effects"
+
+    def products(self, site: str, neurons: slice) -> Tensor | None:
+        """What the neurons write, as logits (neurons, vocabulary)."""
+        if not isinstance(self._subject, ResidualWriter):
+            return None
+        directions = self._subject.writes(site, neurons)
+        return None if directions is None else self._subject.unembed(directions)
 
 
 def strongest(effects: Tensor, number: int) -> tuple[Tensor, Tensor]:

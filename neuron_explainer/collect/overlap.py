@@ -64,7 +64,9 @@ class Overlap:
         seen: Seen,
         reduce: Callable[[Seen], None],
     ) -> Callable[[], None]:
-        stream = self._streams.setdefault(device, torch.cuda.Stream(device))
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream = self._streams[device]
         for tensor in _tensors(seen):
             tensor.record_stream(stream)
 

@@ -2,7 +2,7 @@
 
 Part n of N takes every N-th batch of the pass that one process would make, the n-th first, so that
 each forward pass is the same. It keeps the state of its collectors in
-`data/<subject>.parts/<n>-of-<N>/`; the first part has the logit effects, too. Merging adds the
+`data/<subject>.parts/<n>-of-<N>/`; the first part has the weights' tables, too. Merging adds the
 states up: records, densities, histograms and counts are those of one process, sums of floats are
 added in another order.
 """
@@ -16,19 +16,21 @@ from typing import Any
 import pyarrow as pa
 
 from neuron_explainer.collect.checkpoint import Checkpoints, load_state, save_state
-from neuron_explainer.collect.logit_effects import LogitEffects
 from neuron_explainer.collect.stage import (
     CHECKPOINT,
     Collected,
+    Ready,
     configuration,
+    open_record_set,
     pass_key,
     prepare,
     tokenised,
 )
 from neuron_explainer.collect.streaming import Plan, notices_of, stream, write
+from neuron_explainer.collect.taken import Taken
+from neuron_explainer.collect.weight_tables import WEIGHT_TABLES, WeightTables
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.errors import ConfigError, DataError, RunMismatch
-from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, Shard, locked, shards_of
@@ -82,7 +84,7 @@ def collect_part(
     with nullcontext() if known else locked(data / ready.name, wait=True):
         corpus = tokenised(data, ready, settings, progress)
     folder = part.folder(data, ready.name)
-    key = pass_key(configuration(ready.settings, settings, corpus), ready.widths, settings)
+    key = pass_key(configuration(ready.settings, settings, corpus), ready.taken, settings)
     with locked(folder.path):
         folder.open(key | {"part": [part.number, part.of]})
         if folder.complete:
@@ -94,18 +96,18 @@ def collect_part(
         save_state(folder.path / STATE, {}, done.collectors)
         folder.register(STATE, len(corpus))
         if part.number == 1:
-            _write_effects(folder, ready.subject, ready.widths, settings.logit_tokens)
+            _write_weight_tables(folder, ready, settings)
         folder.update({"complete": True})
         kept.remove()
     notices = (*notices_of(plan.layouts, settings), *done.notices)
     return Collected(ready.name, corpus, ready.widths, (), notices)
 
 
-def _write_effects(folder: Folder, subject: Subject, widths: Any, number: int) -> None:
-    effects = LogitEffects(subject, number)
-    for site, width in widths.items():
-        for shard in shards_of(width) if not is_pattern(site) else ():
-            made = effects.shard(site, shard)
+def _write_weight_tables(folder: Folder, ready: Ready, settings: CollectSettings) -> None:
+    tables = WeightTables(ready.subject, ready.taken, settings)
+    for site, width in ready.widths.items():
+        for shard in shards_of(width):
+            made = tables.shard(site, shard)
             folder.write({f"{site}/{shard.file(name)}": table for name, table in made.items()})
 
 
@@ -125,27 +127,29 @@ def merge(data: Path, name: str, progress: Progress = silent) -> Collected:
         )
     widths: dict[str, int] = config["sites"]
     settings = _settings(config)
+    taken = {site: Taken.of(width, settings.neurons) for site, width in widths.items()}
+    counts = {site: len(neurons) for site, neurons in taken.items()}
     states = [folder.verified(STATE) for folder in folders]
-    plan = Plan.of(corpus, settings, widths)
+    plan = Plan.of(corpus, settings, counts)
     about = {key: value for key, value in config.items() if key not in _OWN}
     skipped = []
 
     def effects(site: str, shard: Shard) -> dict[str, pa.Table]:
-        file = f"{site}/{shard.file('logit_effects')}"
-        return {"logit_effects": folders[0].read(file)} if folders[0].has(file) else {}
+        files = {name: f"{site}/{shard.file(name)}" for name in WEIGHT_TABLES}
+        return {name: folders[0].read(file) for name, file in files.items() if folders[0].has(file)}
 
     with locked(data / name):
-        for site, width in widths.items():
+        for site, width in counts.items():
             folder = RecordSet(data, name, site).folder
-            folder.open(about | {"site": site})
+            open_record_set(folder, about | {"site": site})
             if folder.complete:
                 skipped.append(site)
                 continue
             collector = plan.collector(site, width)
             for state in states:
                 collector.merge(load_state(state, site))
-            write({site: folder}, {site: collector}, effects, corpus, settings, progress)
-    return Collected(name, corpus, widths, tuple(skipped), notices_of(plan.layouts, settings))
+            write({site: folder}, {site: collector}, effects, corpus, settings, progress, taken)
+    return Collected(name, corpus, counts, tuple(skipped), notices_of(plan.layouts, settings))
 
 
 def _whole(data: Path, name: str) -> list[Folder]:

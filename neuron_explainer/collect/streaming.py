@@ -16,6 +16,7 @@ from neuron_explainer.collect.kept import Sizes
 from neuron_explainer.collect.overlap import Overlap
 from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.tables import SiteTables
+from neuron_explainer.collect.taken import Taken
 from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
 from neuron_explainer.config import CollectSettings
 from neuron_explainer.head_pairs import is_pattern
@@ -101,7 +102,7 @@ def stream(
     done = kept.resume(collectors)
     overlap = Overlap()
     take = Fitting(partial(_take_in, subject, collectors, overlap))
-    coming = batches(corpus, settings.batch, settings.seed, settings.batch_tokens)
+    coming = batches(corpus, settings.batch, settings.seed, tokens=settings.batch_tokens)
     with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
         for place, batch in enumerate(made_ahead(coming)):
             if place >= done and place % parts == number - 1:
@@ -164,8 +165,13 @@ def write(
     corpus: Corpus,
     settings: CollectSettings,
     progress: Progress,
+    taken: Mapping[str, Taken],
 ) -> None:
-    """Write the sites' tables; `effects` gives a shard's logit effects, by the table's name."""
+    """Write the sites' tables; `effects` gives a shard's logit effects, by the table's name.
+
+    Shards are of places among the neurons `taken` of a site; in the tables neurons have the site's
+    own numbers.
+    """
     shards = {site: shards_of(collector.neurons) for site, collector in collectors.items()}
     with progress("write", sum(map(len, shards.values())), "shards") as advance:
         for site in list(collectors):
@@ -178,13 +184,18 @@ def write(
                 else SiteTables(collector, corpus, settings)
             )
             for shard in shards[site]:
-                if not folders[site].has(shard.file("records")):  # the others are listed with it
+                named = taken[site].named(shard)
+                if not folders[site].has(named.file("records")):  # the others are listed with it
                     made = tables.shard(shard)
                     if not is_pattern(site):
                         made |= effects(site, shard)
-                    folders[site].write({shard.file(name): table for name, table in made.items()})
+                    numbered = {
+                        named.file(name): taken[site].numbered(table)
+                        for name, table in made.items()
+                    }
+                    folders[site].write(numbered)
                 advance(1)
-            folders[site].update({"width": shards[site][-1].stop, "complete": True})
+            folders[site].update({"width": taken[site].width, "complete": True})
 
 
 def notices_of(layouts: Mapping[str, TableLayout], settings: CollectSettings) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
 """The commands that run a model over a corpus: `run`, the whole of the tool, and `collect`."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from neuron_explainer import workspace
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
+from neuron_explainer.commands import pass_options as pass_option
 from neuron_explainer.config import CollectSettings, SaeSettings, SubjectSettings
 from neuron_explainer.errors import ConfigError
 
@@ -48,10 +50,16 @@ def collect(
     corpus: option.CorpusOption,
     layers: option.LayerOption = None,
     sites: option.SiteOption = None,
+    neurons: option.NeuronsOption = None,
     sae: option.SaeOption = None,
     name: option.FolderName = None,
     split_on: option.SplitOn = "file",
     text_field: option.TextField = "text",
+    corpus_config: option.CorpusConfig = None,
+    corpus_split: option.CorpusSplit = None,
+    documents: option.DocumentsOption = None,
+    corpus_tokens: option.CorpusTokens = None,
+    shuffle: option.ShuffleOption = False,
     excerpt_tokens: option.ExcerptTokens = 64,
     minimum_tokens: option.MinimumTokens = 16,
     bos: option.BosOption = "prepend",
@@ -63,11 +71,11 @@ def collect(
     whole_table: option.WholeTable = False,
     context_table: option.ContextTable = False,
     pairs: option.AllPairs = False,
-    memory_mb: option.MemoryOption = 1024,
-    batch: option.BatchOption = 32,
-    batch_tokens: option.BatchTokens = 0,
-    checkpoint: option.CheckpointOption = 100_000,
-    shard: option.ShardOption = None,
+    memory_mb: pass_option.MemoryOption = 1024,
+    batch: pass_option.BatchOption = 32,
+    batch_tokens: pass_option.BatchTokens = 0,
+    checkpoint: pass_option.CheckpointOption = 100_000,
+    shard: pass_option.ShardOption = None,
     seed: option.SeedOption = 0,
     device: option.DeviceOption = "cpu",
     dtype: option.TypeOption = "float32",
@@ -79,37 +87,38 @@ def collect(
 
     Example: neuron-explainer collect --subject gpt2 --layer 6 --corpus texts.jsonl
     """
-    from neuron_explainer import config as configuration
-
-    here = workspace.find(folder)
-    named = tuple(sites or ())
-    if sae and len(named) > 1:
-        raise ConfigError("--sae takes one --site, the one that it was trained on")
-    saes = (SaeSettings(sae, *named),) if sae else ()
-    names = [setting.name for setting in fields(CollectSettings)]
-    values = {key: value for key, value in context.params.items() if key in names}
-    values["sites"] = () if sae else named
-    settings = configuration.build(CollectSettings, values, "collect")
-    about = {"model": subject, "name": name, "device": device, "dtype": dtype}
-    of_model = {**about, "by_hand": module or ()}
-    model = replace(configuration.build(SubjectSettings, of_model, "collect"), sae=saes)
-    done = _run(here.data, model, settings, shard)
+    done = _collect(workspace.find(folder).data, context.params)
     _report(done, as_json, "" if shard is None else f", part {shard}")
 
 
-def _run(
-    data: Path, model: SubjectSettings, settings: CollectSettings, shard: str | None
-) -> "Collected":
+def _collect(data: Path, given: Mapping[str, Any]) -> "Collected":
+    """Collect as the options say that were `given` to collect, by name."""
+    from neuron_explainer import config as configuration
     from neuron_explainer.collect import parts
     from neuron_explainer.collect.stage import collect as run_stage
 
-    if shard is None:
-        return run_stage(data, model, settings, output.progress())
-    return parts.collect_part(data, model, settings, parts.Part.parse(shard), output.progress())
+    named = tuple(given["sites"] or ())
+    if given["sae"] and len(named) > 1:
+        raise ConfigError("--sae takes one --site, the one that it was trained on")
+    saes = (SaeSettings(given["sae"], *named),) if given["sae"] else ()
+    names = [setting.name for setting in fields(CollectSettings)]
+    values = {key: value for key, value in given.items() if key in names}
+    values["sites"] = () if given["sae"] else named
+    settings = configuration.build(CollectSettings, values, "collect")
+    model = {
+        "model": given["subject"],
+        "by_hand": given["module"] or (),
+        **{key: given[key] for key in ("name", "device", "dtype")},
+    }
+    subject = replace(configuration.build(SubjectSettings, model, "collect"), sae=saes)
+    if given["shard"] is None:
+        return run_stage(data, subject, settings, output.progress())
+    part = parts.Part.parse(given["shard"])
+    return parts.collect_part(data, subject, settings, part, output.progress())
 
 
 def merge(
-    subject: option.PartsOf,
+    subject: pass_option.PartsOf,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
 ) -> None:

@@ -47,7 +47,7 @@ def import_openai(
     from neuron_explainer.interchange import openai_import
     from neuron_explainer.interchange.openai_download import sites_of
     from neuron_explainer.interchange.source import LARGEST_LAYER, check_sites
-    from neuron_explainer.runner import parse_neurons
+    from neuron_explainer.neuron_list import parse_neurons
 
     here = workspace.find(folder)
     layers = None if layer is None else parse_neurons(layer, LARGEST_LAYER + 1)
@@ -105,7 +105,7 @@ def import_neuronpedia(
     Example: neuron-explainer import neuronpedia v1/gpt2-small/6-res-jb --name gpt2-res-jb
     """
     from neuron_explainer.interchange import neuronpedia_import
-    from neuron_explainer.runner import parse_neurons
+    from neuron_explainer.neuron_list import parse_neurons
 
     chosen = None if neurons is None else set(parse_neurons(neurons, sys.maxsize))
     done = neuronpedia_import.import_source(
@@ -130,7 +130,7 @@ def import_delphi(
     Example: neuron-explainer import delphi results/run --name pythia --tokenizer models/pythia
     """
     from neuron_explainer.interchange import delphi_import
-    from neuron_explainer.runner import parse_neurons
+    from neuron_explainer.neuron_list import parse_neurons
     from neuron_explainer.subjects.tokenizer import load_tokenizer
 
     if tokenizer is None:

@@ -104,7 +104,9 @@ def _autoencoder_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"  it reconstructs {report['reconstructs']}")
     lines += [f"  note: {note}" for note in report["notes"]]
     if check := report.get("check"):
-        error, known = (_figure(check[name]) for name in ("normalised_mse", "mean_normalised_mse"))
+        error, known = (
+            output.figure(check[name]) for name in ("normalised_mse", "mean_normalised_mse")
+        )
         lines.append(
             f"  over {check['tokens']:,} tokens: normalised MSE {error} (mean activation "
             f"{known}), L0 {check['l0']:.1f}, {check['silent']:.0%} of latents silent"
@@ -114,7 +116,3 @@ def _autoencoder_lines(report: Mapping[str, Any]) -> list[str]:
         for said in report.get("warnings", ())
     ]
     return lines
-
-
-def _figure(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3g}"

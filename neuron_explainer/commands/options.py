@@ -106,7 +106,26 @@ ModelOption = Annotated[
     str, typer.Option("--subject", metavar="MODEL", help="A folder or hub id of a causal LM.")
 ]
 CorpusOption = Annotated[
-    str, typer.Option(metavar="FILE", help="A .txt, .jsonl or .parquet file, or a folder.")
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="A .txt, .jsonl or .parquet file, a folder, or a dataset's hub id USER/NAME.",
+    ),
+]
+CorpusConfig = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a dataset that has several.")
+]
+CorpusSplit = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a dataset; default: train.")
+]
+DocumentsOption = Annotated[
+    int | None, typer.Option("--documents", metavar="N", help="Take so many at most.", min=1)
+]
+CorpusTokens = Annotated[
+    int | None, typer.Option(metavar="N", help="Take so many tokens at most.", min=1)
+]
+ShuffleOption = Annotated[
+    bool, typer.Option("--shuffle", help="Take the documents in random order, by --seed.")
 ]
 SaeOption = Annotated[
     str | None,
@@ -143,29 +162,6 @@ WholeTable = Annotated[
 ]
 ContextTable = Annotated[
     bool, typer.Option("--context-table", help="Also means of tokens after certain others.")
-]
-MemoryOption = Annotated[
-    int, typer.Option("--memory", metavar="MB", help="For token tables and quantiles.", min=16)
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts; see merge."),
-]
-CheckpointOption = Annotated[
-    int,
-    typer.Option(metavar="N", help="Save the state every N excerpts; 0: never.", min=0),
-]
-PartsOf = Annotated[
-    str, typer.Argument(metavar="SUBJECT", help="Its folder in data/, without .parts.")
-]
-BatchOption = Annotated[int, typer.Option(metavar="N", help="Excerpts a forward pass.", min=1)]
-BatchTokens = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        help="Tokens a forward pass, with padding; 0: --batch excerpts, on a GPU 65,536.",
-        min=0,
-    ),
 ]
 InspectedSubject = Annotated[
     str, typer.Argument(metavar="SUBJECT", help="A folder or hub id of a causal LM.")

@@ -81,6 +81,11 @@ def show(report: Mapping[str, Any] | Sequence[str], as_json: bool) -> None:
         print(line)
 
 
+def figure(value: float | None) -> str:
+    """A number in a sentence, to three digits."""
+    return "undefined" if value is None else f"{value:.3g}"
+
+
 def show_plans(plans: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Print what a stage would do, and what that is expected to take."""
     if as_json:

@@ -25,7 +25,6 @@ from neuron_explainer.runner import (
     count_causes,
     failure_table,
     map_neurons,
-    parse_neurons,
     remaining,
     silent,
 )
@@ -77,10 +76,7 @@ async def explain(
     record_sets = {site: RecordSet(workspace.data, subject, site) for site in sites}
     for record_set in record_sets.values():
         record_set.require_complete()
-    chosen = {
-        site: parse_neurons(settings.neurons, record_set.width)
-        for site, record_set in record_sets.items()
-    }
+    chosen = {site: record_set.chosen(settings.neurons) for site, record_set in record_sets.items()}
     folder = run.folder
     async with opened(settings.model, workspace.root) as llm:
         explainer: Explainer = registry.make(
@@ -147,7 +143,7 @@ async def plan(
     """What `explain` would do with the same arguments, and what it would ask of a model."""
     run = Run(workspace, settings.run or f"{subject}-{settings.explainer}")
     record_sets = {site: RecordSet(workspace.data, subject, site) for site in sites}
-    chosen = {site: parse_neurons(settings.neurons, record_sets[site].width) for site in sites}
+    chosen = {site: record_sets[site].chosen(settings.neurons) for site in sites}
     folder = run.folder
     todo = _todo(folder, chosen, settings)
     counts = {site: sum(work.size for work in todo if work.site == site) for site in sites}

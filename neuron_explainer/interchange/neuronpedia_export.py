@@ -92,7 +92,7 @@ class SiteOfRun:
     def neurons(self) -> list[int]:
         """Which neurons the run is about, or all that there are."""
         if self.settings.all_neurons:
-            return list(range(self.record_set.width))
+            return list(self.record_set.neurons)
         ranges = self.run.folder.shards(f"{self.site}/explanations")
         return sorted({neuron for shard, _ in ranges for neuron in range(shard.start, shard.stop)})
 
@@ -196,7 +196,7 @@ def read_neurons(
     for start in sorted({neuron // SHARD_SIZE * SHARD_SIZE for neuron in neurons}):
         shard = Shard(start, min(start + SHARD_SIZE, max(neurons) + 1))
         boundaries = _boundaries(record_set.folder, shard)
-        for neuron in record_set.shard(shard, ("records", "neurons", "logit_effects")):
+        for neuron in record_set.shard(shard, ("records", "neurons", "logit_effects", "nearest")):
             known = neuron.statistics is not None or neuron.records
             if neuron.neuron.index in chosen and known:
                 yield neuron, boundaries.get(neuron.neuron.index)

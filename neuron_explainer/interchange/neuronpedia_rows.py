@@ -51,6 +51,7 @@ class RowMaker:
         statistics = neuron.statistics
         known = [record.maximum for record in neuron.records if np.isfinite(record.maximum)]
         maximum = statistics.maximum if statistics else None
+        alike = [other for other in neuron.nearest or () if other.direction == "output"]
         bars = _bars(statistics.histogram if statistics else ())
         return {
             **_FEATURE,
@@ -67,6 +68,8 @@ class RowMaker:
             "freq_hist_data_bar_heights": bars[1],
             "freq_hist_data_bar_values": bars[0],
             "sourceSetName": self.target.set,
+            "topkCosSimIndices": [other.neuron for other in alike],
+            "topkCosSimValues": [other.cosine for other in alike],
         }
 
     def activations(self, neuron: NeuronRecord, boundaries: Boundaries) -> list[Row]:

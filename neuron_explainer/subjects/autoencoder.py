@@ -56,6 +56,15 @@ def constant_norm(x: Tensor) -> tuple[Tensor, Norm]:
     return x / scale, Norm(torch.zeros_like(scale), scale)
 
 
+def normalised(x: Tensor, normalisation: Normalisation) -> tuple[Tensor, Norm | None]:
+    """Rows (rows, d_in) as they are encoded, and what puts them back; None where nothing does."""
+    if normalisation == "layer_norm":
+        return layer_norm(x)
+    if normalisation == "constant_norm_rescale":
+        return constant_norm(x)
+    return x, None
+
+
 def top_k(pre_activations: Tensor, k: int) -> Tensor:
     """The k largest signed numbers of each row (rows, n), then ReLU: k or fewer are not zero."""
     kept = pre_activations.topk(k, dim=-1)
@@ -79,6 +88,7 @@ class Autoencoder:
     threshold: Tensor | None = None  # (n,), JumpReLU (Rajamanoharan et al. 2024)
     magnitude: Magnitude | None = None
     normalisation: Normalisation = "none"
+    with_bos: bool | None = None  # trained on text behind a BOS; None where its file is silent
     centred: bool = False  # trained on weights centred over the model dimension
     transcodes: bool = False
     skip: Tensor | None = None  # (d_out, d_in): what goes past the latents
@@ -195,12 +205,8 @@ class Autoencoder:
         if x.shape[-1] != self.d_in:
             raise SubjectError(f"the autoencoder takes width {self.d_in}, not {x.shape[-1]}")
         x = x.to(self.dtype)
-        if self.normalisation == "layer_norm":  # centres in any case
-            return layer_norm(x)
+        if not self.centred or self.normalisation == "layer_norm":  # which centres in any case
+            return normalised(x, self.normalisation)
         mean = x.mean(dim=-1, keepdim=True)
-        if self.centred:
-            x = x - mean
-        if self.normalisation == "constant_norm_rescale":
-            x, norm = constant_norm(x)
-            return x, Norm(mean, norm.scale) if self.centred else norm
-        return x, Norm(mean, torch.ones_like(mean)) if self.centred else None
+        x, norm = normalised(x - mean, self.normalisation)
+        return x, Norm(mean, torch.ones_like(mean) if norm is None else norm.scale)

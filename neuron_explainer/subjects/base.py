@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Union, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Observer = Callable[["torch.Tensor"], None]  # (batch, time, neurons)
 PairObserver = Callable[["torch.Tensor"], None]  # (batch, heads, query, key)
+Neurons = Union[slice, "torch.Tensor"]  # a range, or indices (int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +80,7 @@ class ResidualWriter(Protocol):
     How weights lie in memory, whether embeddings are tied and which norm comes last stay in here.
     """
 
-    def writes(self, site: str, neurons: slice) -> "torch.Tensor | None":
+    def writes(self, site: str, neurons: "Neurons") -> "torch.Tensor | None":
         """What each neuron adds to the residual stream per unit of activation (neurons, width).
 
         None where a neuron writes nothing that is linear in its activation.
@@ -91,6 +92,23 @@ class ResidualWriter(Protocol):
         Float32 and linear: the final norm's gain and centring are in it; its scale, which depends
         on the input, and all biases are not. A constant that a row's logits share has no meaning.
         """
+
+
+@runtime_checkable
+class ResidualReader(Protocol):
+    """What a subject may also know: what its neurons read, and how much of it tokens hold."""
+
+    def reads(self, site: str, neurons: "Neurons") -> "torch.Tensor | None":
+        """Directions of the residual stream (neurons, width) that excite each neuron.
+
+        A neuron's input is the product with what the stream holds, but for the scale of the norm
+        between them, which depends on the whole stream, and for biases; the norm's gain and
+        centring are in it. Of a gated neuron it is the gate's. None where a neuron reads nothing
+        that is linear in the stream.
+        """
+
+    def embed(self, directions: "torch.Tensor") -> "torch.Tensor":
+        """Directions (rows, width) → products with every token's embedding (rows, vocabulary)."""
 
 
 @runtime_checkable

@@ -13,16 +13,18 @@ from torch.nn.functional import linear
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.head_pairs import PATTERN
 from neuron_explainer.subjects import attention
-from neuron_explainer.subjects.base import Observer, PairObserver
+from neuron_explainer.subjects.base import Neurons, Observer, PairObserver
 from neuron_explainer.subjects.hooks import Stop, Visit, read, visited
 from neuron_explainer.subjects.interventions import Intervention
 from neuron_explainer.subjects.loading import load_model
 from neuron_explainer.subjects.places import Place, decoder_of, named_by_hand
+from neuron_explainer.subjects.reading import norms_before
 from neuron_explainer.subjects.structure import find
 from neuron_explainer.subjects.tokenizer import HuggingFaceTokenizer
 from neuron_explainer.subjects.weights import NormGain, at_least_single, gain_of, oriented
 
 _VOCABULARY_BLOCK = 8192  # rows of the unembedding made float32 at once
+_STREAM = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post")
 _UNBOUNDED = 2**31 - 1  # the context of a model whose configuration states none
 
 
@@ -45,6 +47,7 @@ class HuggingFaceSubject:
         if not found.places and not named:
             raise SubjectError(str(found.note))
         self._shape = (0, 0)  # (batch, time) of what is running
+        self._found, self._by_hand = found.places, frozenset(named)
         self._places: Mapping[str, Place] = {**found.places, **self._measured(named)}
 
     @classmethod
@@ -160,7 +163,7 @@ class HuggingFaceSubject:
             remove()
 
     @torch.inference_mode()
-    def writes(self, site: str, neurons: slice) -> Tensor | None:
+    def writes(self, site: str, neurons: Neurons) -> Tensor | None:
         """Rows of the output projection (neurons, width), or of the identity at residual sites.
 
         Through the norm that some architectures have behind it, without that norm's scale; of an
@@ -190,6 +193,48 @@ class HuggingFaceSubject:
         normed = normed.to(unembedding.device)
         blocks = torch.split(unembedding, _VOCABULARY_BLOCK)
         return torch.cat([linear(normed, at_least_single(b).to(normed)) for b in blocks], -1)
+
+    @torch.inference_mode()
+    def reads(self, site: str, neurons: Neurons) -> Tensor | None:
+        """Rows of the projection that enters an MLP (neurons, width), through the norm before it.
+
+        Of a gated MLP the gate's, but for `hook_pre_linear`; the identity at the residual stream.
+        """
+        if self._embedding.shape[1] != self.width:
+            return None
+        if {site, site.replace("hook_post", "hook_pre")} & self._by_hand:
+            return None
+        if site.rpartition(".")[2] in _STREAM:
+            return torch.eye(self.width)[neurons]
+        site = site.replace("hook_post", "hook_pre")
+        block, mlp, _ = site.partition(".mlp.")
+        if not mlp or site not in self._places:
+            return None
+        entry, norm = self._places[site], self._norms_before.get(block)
+        if norm is None:
+            return None
+        module = self._model.get_submodule(entry.module)
+        fused = entry.expert is not None
+        weight = module.gate_up_proj[entry.expert] if fused else oriented(module).T
+        rows = at_least_single(weight[entry.start : entry.start + entry.width][neurons])
+        return self._gain(norm).entering(rows) if norm else rows
+
+    @torch.inference_mode()
+    def embed(self, directions: Tensor) -> Tensor:
+        """Products with the input embeddings, without what a model multiplies them with."""
+        rows = at_least_single(directions).to(self._embedding.device)
+        blocks = torch.split(self._embedding, _VOCABULARY_BLOCK)
+        return torch.cat([linear(rows, at_least_single(b).to(rows)) for b in blocks], -1)
+
+    @property
+    def _embedding(self) -> Tensor:
+        weight: Tensor = self._model.get_input_embeddings().weight  # (vocabulary, width)
+        return weight
+
+    @cached_property
+    def _norms_before(self) -> Mapping[str, str]:
+        """By block: see `reading.norms_before`."""
+        return norms_before(self._model, self._found, self._run, self.width)
 
     @property
     def _device(self) -> torch.device:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from neuron_explainer.errors import SubjectError
+from neuron_explainer.subjects.hub import first_line, unreachable
 
 AUTO = "auto"  # the device that stands for all there are
 _TOO_MANY = 4  # times the weights that are there: no sharing of weights explains that
@@ -25,16 +26,18 @@ def load_model(source: str, device: str, dtype: str) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     spread = _spread(device)
+    here = {"local_files_only": not Path(source).exists() and unreachable() is not None}
+    safely: Any = {"trust_remote_code": False, **here}
     try:
-        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(source, **safely)
         _check_number(source, config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **safely)
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=getattr(torch, dtype),
             output_loading_info=True,
-            trust_remote_code=False,
             weights_only=True,
+            **safely,
             **spread,
         )
         model, info = loaded
@@ -106,7 +109,7 @@ def _moved(model: Any, device: str) -> Any:
 
 
 def _cannot_load(source: str, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     if "trust_remote_code" in str(error):
         return (
             f"the model {source} needs code of its own, and code that comes with a model is never "
@@ -120,6 +123,7 @@ def _cannot_load(source: str, error: Exception) -> str:
     if Path(source).exists():
         return f"the model in {source} cannot be loaded: {reason}"
     return (
-        f"no model at {source}: it is no folder here and the hub did not give it ({reason}); "
+        f"no model at {source}: it is no folder here and the hub did not give it "
+        f"({unreachable() or reason}); "
         "name a folder with config.json, model.safetensors and tokenizer.json"
     )

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from neuron_explainer.records import NEGATIVE
-from neuron_explainer.subjects.base import Observer, ResidualWriter, Subject, Tokenizer
+from neuron_explainer.subjects.base import (
+    Neurons,
+    Observer,
+    ResidualReader,
+    ResidualWriter,
+    Subject,
+    Tokenizer,
+)
 
 
 def negative_site(site: str) -> str:
@@ -43,7 +50,7 @@ class NegativeSubject:
         below = {_positive(site): _negating(observer) for site, observer in observers.items()}
         self._subject.observe(tokens, below)
 
-    def writes(self, site: str, neurons: slice) -> Tensor | None:
+    def writes(self, site: str, neurons: Neurons) -> Tensor | None:
         """What a neuron writes per unit of its negated activation (neurons, width)."""
         if not isinstance(self._subject, ResidualWriter):
             return None
@@ -54,6 +61,18 @@ class NegativeSubject:
         """As the underlying subject does, which must know what its neurons write."""
         assert isinstance(self._subject, ResidualWriter)
         return self._subject.unembed(directions)
+
+    def reads(self, site: str, neurons: Neurons) -> Tensor | None:
+        """What excites a neuron's negative side (neurons, width)."""
+        if not isinstance(self._subject, ResidualReader):
+            return None
+        rows = self._subject.reads(_positive(site), neurons)
+        return None if rows is None else -rows
+
+    def embed(self, directions: Tensor) -> Tensor:
+        """As the underlying subject does, which must know what its neurons read."""
+        assert isinstance(self._subject, ResidualReader)
+        return self._subject.embed(directions)
 
 
 def _positive(site: str) -> str:

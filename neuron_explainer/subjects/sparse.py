@@ -9,13 +9,16 @@ from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects.autoencoder import Autoencoder
 from neuron_explainer.subjects.base import (
     LatentObserver,
+    Neurons,
     Observer,
+    ResidualReader,
     ResidualWriter,
     Subject,
     Tokenizer,
 )
 from neuron_explainer.subjects.interventions import Intervenable, Intervention, splice
 from neuron_explainer.subjects.sparse_formats import load
+from neuron_explainer.subjects.weights import at_least_single
 
 
 class SparseSubject:
@@ -113,7 +116,7 @@ class SparseSubject:
                 stack.enter_context(self._subject.intervene(below))
             yield
 
-    def writes(self, site: str, neurons: slice) -> Tensor | None:
+    def writes(self, site: str, neurons: Neurons) -> Tensor | None:
         """A latent's decoder row (neurons, width), taken on by what the site below writes.
 
         Of a transcoder, by what the site that it reconstructs writes; None where it names none.
@@ -135,6 +138,27 @@ class SparseSubject:
         """As the underlying subject does, which must know what its neurons write."""
         assert isinstance(self._subject, ResidualWriter)
         return self._subject.unembed(directions)
+
+    def reads(self, site: str, neurons: Neurons) -> Tensor | None:
+        """A latent's encoder row (neurons, width), where it reads the residual stream itself.
+
+        The scale that a normalising autoencoder takes off depends on the input and is left out.
+        """
+        if not isinstance(self._subject, ResidualReader):
+            return None
+        if site not in self._autoencoders:
+            return self._subject.reads(site, neurons)
+        below, autoencoder = site.rpartition("/")[0], self._autoencoders[site]
+        if ".hook_resid_" not in below or self._subject.reads(below, slice(0)) is None:
+            return None
+        rows = at_least_single(autoencoder.encoder_weight[neurons])
+        centres = autoencoder.centred or autoencoder.normalisation == "layer_norm"
+        return rows - rows.mean(-1, keepdim=True) if centres else rows
+
+    def embed(self, directions: Tensor) -> Tensor:
+        """As the underlying subject does, which must know what its neurons read."""
+        assert isinstance(self._subject, ResidualReader)
+        return self._subject.embed(directions)
 
     def _encoding(self, site: str, observer: Observer) -> Observer:
         def encode(activations: Tensor) -> None:

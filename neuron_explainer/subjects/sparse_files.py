@@ -13,6 +13,7 @@ from neuron_explainer.errors import SubjectError
 from neuron_explainer.store import replace_file
 
 CONFIG = "cfg.json"
+TRAINING = "training.json"  # how it was trained: beside the others, and no part of what it is
 
 
 @dataclass(frozen=True, slots=True)

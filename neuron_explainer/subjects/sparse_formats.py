@@ -14,6 +14,7 @@ from neuron_explainer.subjects import (
     sparse_sparsify,
 )
 from neuron_explainer.subjects.autoencoder import Autoencoder
+from neuron_explainer.subjects.sparse_files import TRAINING
 from neuron_explainer.subjects.sparse_hub import located
 
 # trained on weights centred over the model dimension, which their cfg.json does not say
@@ -25,27 +26,39 @@ CENTRED = (
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How one published format is read and written. `weights` is what its folders hold."""
+    """How one published format is read and written. `weights` is what its folders hold.
+
+    `check` refuses what `write` cannot express.
+    """
 
     weights: str | None
     site_of: Callable[[Path], str | None]
     read: Callable[[Path, torch.dtype], Autoencoder]
     write: Callable[[Autoencoder, Path], None]
+    check: Callable[[Autoencoder], None]
 
 
 FORMATS: Mapping[str, Format] = {
-    "openai": Format(None, sparse_openai.site_of, sparse_openai.read, sparse_openai.write),
+    "openai": Format(
+        None,
+        sparse_openai.site_of,
+        sparse_openai.read,
+        sparse_openai.write,
+        sparse_openai.check,
+    ),
     "saelens": Format(
         sparse_saelens.WEIGHTS,
         sparse_saelens_config.site_of,
         sparse_saelens.read,
         sparse_saelens.write,
+        sparse_saelens.check,
     ),
     "sparsify": Format(
         sparse_sparsify.WEIGHTS,
         sparse_sparsify.site_of,
         sparse_sparsify.read,
         sparse_sparsify.write,
+        sparse_sparsify.check,
     ),
 }
 
@@ -67,9 +80,14 @@ def save(autoencoder: Autoencoder, path: Path, name: str) -> None:
 
     Raises SubjectError when the format is not known or cannot express the autoencoder.
     """
+    format_named(name).write(autoencoder, path)
+
+
+def format_named(name: str) -> Format:
+    """The format of that name. Raises SubjectError when it is not known."""
     if name not in FORMATS:
         raise SubjectError(f"no format {name} of autoencoders; known are {', '.join(FORMATS)}")
-    FORMATS[name].write(autoencoder, path)
+    return FORMATS[name]
 
 
 def site_of(source: str, given: str | None) -> str:
@@ -91,7 +109,10 @@ def site_of(source: str, given: str | None) -> str:
 def files_of(source: str) -> list[Path]:
     """The files that make an autoencoder what it is, in a fixed order."""
     path = located(source)
-    return [path] if path.is_file() else sorted([*path.glob("*.json"), *path.glob("*.safetensors")])
+    if path.is_file():
+        return [path]
+    files = sorted([*path.glob("*.json"), *path.glob("*.safetensors")])
+    return [file for file in files if file.name != TRAINING]
 
 
 def format_of(path: Path) -> str:

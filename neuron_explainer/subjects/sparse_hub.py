@@ -4,6 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from neuron_explainer.errors import SubjectError
+from neuron_explainer.subjects.hub import first_line, unreachable
 
 _FILES = ("cfg.json", "activation_scaler.json", "sae_weights.safetensors", "sae.safetensors")
 
@@ -29,10 +30,15 @@ def _fetched(source: str, repository: str, inner: str) -> Path:
 
     prefix = f"{inner}/" if inner else ""
     wanted = [inner] if inner.endswith(".pt") else [prefix + name for name in _FILES]
+    unasked = unreachable()  # then what was fetched before will do
     try:
-        folder = Path(snapshot_download(repository, allow_patterns=wanted))
+        folder = Path(
+            snapshot_download(
+                repository, allow_patterns=wanted, local_files_only=unasked is not None
+            )
+        )
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = unasked or first_line(error)
         raise _absent(source, f"the hub did not give it ({reason})") from error
     if not (folder / inner).exists():
         raise _absent(source, f"{repository} on the hub does not hold it")

@@ -77,7 +77,7 @@ def to_state(autoencoder: Autoencoder) -> dict[str, Any]:
 
     Raises SubjectError when the format cannot express the autoencoder.
     """
-    _check_expressible(autoencoder)
+    check(autoencoder)
     none = torch.zeros(autoencoder.n)
     state: dict[str, Any] = {
         "pre_bias": autoencoder.decoder_bias.contiguous(),
@@ -94,7 +94,8 @@ def to_state(autoencoder: Autoencoder) -> dict[str, Any]:
     return state
 
 
-def _check_expressible(autoencoder: Autoencoder) -> None:
+def check(autoencoder: Autoencoder) -> None:
+    """Raises SubjectError when the format cannot express the autoencoder."""
     known = {"standard": "none", "topk": "layer_norm"}
     wanted = known.get(autoencoder.architecture)
     if wanted is None:

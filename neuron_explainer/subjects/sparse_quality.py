@@ -13,6 +13,16 @@ def normalised_mean_squared_error(reconstruction: Tensor, original: Tensor) -> f
     return _mean_ratio(error, power)
 
 
+def unexplained_variance(reconstruction: Tensor, original: Tensor) -> float | None:
+    """Σ‖r−x‖² / Σ‖x−x̄‖² over rows (rows, d_in): 1 is what the rows' mean gives, "FVU".
+
+    None when it is undefined: all rows are equal, or there are none.
+    """
+    x = original.double()
+    total = float((x - x.mean(dim=0)).square().sum())
+    return float((reconstruction.double() - x).square().sum()) / total if total > 0 else None
+
+
 def normalised_l1(latents: Tensor, original: Tensor) -> float | None:
     """Mean over rows of Σ|latent| / ‖x‖, for latents (rows, n) of inputs (rows, d_in).
 

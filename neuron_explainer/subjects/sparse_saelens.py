@@ -43,6 +43,7 @@ def read(folder: Path, dtype: torch.dtype = torch.float32) -> Autoencoder:
         threshold=tensors.get("threshold"),
         magnitude=Magnitude(tensors["r_mag"], tensors["b_mag"]) if gated else None,
         normalisation=settings.normalisation,
+        with_bos=settings.with_bos,
         centred=settings.centred,
         transcodes=settings.transcodes,
         skip=tensors.get("W_skip"),
@@ -58,17 +59,22 @@ def write(autoencoder: Autoencoder, folder: Path) -> None:
 
     Raises SubjectError when the format cannot express the autoencoder.
     """
+    check(autoencoder)
     kind = autoencoder.architecture
     name = {"standard transcoder": "transcoder", "standard skip transcoder": "skip_transcoder"}.get(
         kind, kind.replace(" ", "_")
     )
+    write_folder(folder, WEIGHTS, _tensors(autoencoder), _config(autoencoder, name))
+
+
+def check(autoencoder: Autoencoder) -> None:
+    """Raises SubjectError when the format cannot express the autoencoder."""
     if autoencoder.transcodes and (autoencoder.k or autoencoder.magnitude):
-        raise SubjectError(f"SAELens' format has no {kind}")
+        raise SubjectError(f"SAELens' format has no {autoencoder.architecture}")
     if autoencoder.skip is not None and not autoencoder.transcodes:
         raise SubjectError("SAELens' format lets something go past the latents of transcoders only")
     if autoencoder.subtracts_bias and autoencoder.transcodes:
         raise SubjectError("SAELens' format subtracts no decoder bias from a transcoder's input")
-    write_folder(folder, WEIGHTS, _tensors(autoencoder), _config(autoencoder, name))
 
 
 def _shapes(
@@ -132,6 +138,8 @@ def _config(autoencoder: Autoencoder, architecture: str) -> dict[str, Any]:
     about: dict[str, Any] = {"sae_lens_version": _LAYOUT}
     sites = {"hook_name": autoencoder.site, "hook_name_out": autoencoder.site_out}
     about |= {name: site for name, site in sites.items() if site is not None}
+    if autoencoder.with_bos is not None:
+        about["prepend_bos"] = autoencoder.with_bos
     if autoencoder.centred:
         about["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
     reshaped = (autoencoder.site or "").endswith("hook_z")

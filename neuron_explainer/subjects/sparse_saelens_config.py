@@ -44,6 +44,7 @@ class Settings:
     factor: float  # of the inputs, in front of everything
     rescales: bool  # latents count in units of their decoder row's length
     finetuned: bool
+    with_bos: bool | None
     centred: bool
     site: str | None
     site_out: str | None
@@ -76,6 +77,7 @@ def settings_of(folder: Path) -> Settings:
         factor,
         config.flag("rescale_acts_by_decoder_norm"),
         config.flag("finetuning_scaling_factor"),
+        about.flag("prepend_bos") if about.values.get("prepend_bos") is not None else None,
         _centred(about, site),
         site,
         about.text("hook_name_out") if transcodes else None,

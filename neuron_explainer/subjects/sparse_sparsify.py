@@ -72,19 +72,7 @@ def read(folder: Path, dtype: torch.dtype = torch.float32) -> Autoencoder:
 
 def write(autoencoder: Autoencoder, folder: Path) -> None:
     """Write a folder. Raises SubjectError when the format cannot express the autoencoder."""
-    kind = autoencoder.architecture
-    if autoencoder.k is None:
-        raise SubjectError(f"sparsify's format has no {kind}, only topk")
-    if autoencoder.normalisation != "none" or autoencoder.centred:
-        found = "centring" if autoencoder.centred else autoencoder.normalisation
-        raise SubjectError(f"sparsify's format has no normalisation, and this one has {found}")
-    if autoencoder.subtracts_bias == autoencoder.transcodes:
-        raise SubjectError(
-            "sparsify's format subtracts the decoder bias from the input of autoencoders, and of "
-            "no transcoders"
-        )
-    if autoencoder.d_in != autoencoder.d_out:
-        raise SubjectError("sparsify's format has one width for what is read and reconstructed")
+    check(autoencoder)
     tensors = {
         "encoder.weight": autoencoder.encoder_weight,
         "encoder.bias": autoencoder.encoder_bias,
@@ -105,3 +93,19 @@ def write(autoencoder: Autoencoder, folder: Path) -> None:
         "d_in": autoencoder.d_in,
     }
     write_folder(folder, WEIGHTS, tensors, config)
+
+
+def check(autoencoder: Autoencoder) -> None:
+    """Raises SubjectError when the format cannot express the autoencoder."""
+    if autoencoder.k is None:
+        raise SubjectError(f"sparsify's format has no {autoencoder.architecture}, only topk")
+    if autoencoder.normalisation != "none" or autoencoder.centred:
+        found = "centring" if autoencoder.centred else autoencoder.normalisation
+        raise SubjectError(f"sparsify's format has no normalisation, and this one has {found}")
+    if autoencoder.subtracts_bias == autoencoder.transcodes:
+        raise SubjectError(
+            "sparsify's format subtracts the decoder bias from the input of autoencoders, and of "
+            "no transcoders"
+        )
+    if autoencoder.d_in != autoencoder.d_out:
+        raise SubjectError("sparsify's format has one width for what is read and reconstructed")

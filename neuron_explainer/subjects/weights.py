@@ -35,6 +35,12 @@ class NormGain:
             directions = directions - directions.mean(-1, keepdim=True)
         return directions * self.gain.to(directions)
 
+    def entering(self, directions: Tensor) -> Tensor:
+        """What is read in directions (rows, width) behind the norm, as directions before it."""
+        directions = directions.to(self.gain.device)
+        scaled = directions * self.gain.to(directions)
+        return scaled - scaled.mean(-1, keepdim=True) if self.centred else scaled
+
 
 @torch.inference_mode()
 def gain_of(norm: nn.Module, width: int) -> NormGain:

@@ -125,7 +125,7 @@ def test_batches_by_tokens_hold_every_excerpt_once_and_no_more_tokens(
     tmp_path: Path, corpus: Path
 ) -> None:
     done, _ = collect_from(tmp_path / "data", corpus, Short(999, False), batch_tokens=40)
-    found = list(batches(done.corpus, 32, 0, 40))
+    found = list(batches(done.corpus, 32, 0, tokens=40))
     assert max(batch.tokens.size for batch in found) <= 40
     assert min(len(batch.positions) for batch in found[:-1]) > 1
     assert sorted(np.concatenate([batch.positions for batch in found])) == [

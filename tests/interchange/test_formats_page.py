@@ -42,6 +42,8 @@ def spelled(kind: pa.DataType) -> str:
         ("neurons", schemas.NEURONS),
         ("tokens", schemas.TOKENS),
         ("logit_effects", schemas.LOGIT_EFFECTS),
+        ("input_tokens", schemas.INPUT_TOKENS),
+        ("nearest", schemas.NEAREST),
         ("explanations", schemas.EXPLANATIONS),
         ("failures", schemas.FAILURES),
         ("simulations", schemas.SIMULATIONS),

@@ -120,6 +120,35 @@ def test_what_neurons_write_adds_up_to_what_attention_and_mlp_add(
             close(ratio, ratio[:, :1].expand_as(ratio))
 
 
+def test_what_neurons_read_is_what_enters_the_mlp(
+    subject: HuggingFaceSubject, expected: tuple[dict[str, Tensor], Tensor]
+) -> None:
+    """Up to biases, which fall out of a difference, and to the norm's scale at each of two places.
+
+    The two scales are fitted: two numbers for all neurons.
+    """
+    sites, _ = expected
+    stream = sites.get("blocks.1.hook_resid_mid", sites["blocks.1.hook_resid_pre"])
+    one, other = stream.reshape(-1, subject.width)[:2].double()
+    hooks = [hook for hook in ("hook_pre", "hook_pre_linear") if f"blocks.1.mlp.{hook}" in sites]
+    for hook in hooks:
+        site = f"blocks.1.mlp.{hook}"
+        rows = subject.reads(site, slice(None))
+        assert rows is not None
+        before = sites[site].reshape(-1, len(rows)).double()
+        products = torch.stack([rows.double() @ one, -(rows.double() @ other)], 1)
+        scales = torch.linalg.lstsq(products, (before[0] - before[1])[:, None]).solution
+        assert (scales > 0).all()
+        close(products @ scales, (before[0] - before[1])[:, None], site)
+    if hooks:
+        gates = [
+            subject.reads(f"blocks.1.mlp.{hook}", slice(3)) for hook in ("hook_pre", "hook_post")
+        ]
+        assert gates[0] is not None
+        assert gates[1] is not None
+        assert gates[0].equal(gates[1])
+
+
 @torch.no_grad()
 def test_experts_write_what_the_mlp_adds(tiny: Path) -> None:
     config, settings, _ = tiny_models.MODELS["mixtral"]

@@ -1,7 +1,8 @@
-"""A stand-in for the Hugging Face hub on loopback: it is no hub, it speaks what uploading needs.
+"""A stand-in for the Hugging Face hub on loopback: it speaks what uploading and streaming need.
 
-It knows repositories, the file list, preupload, the LFS batch protocol, commits and downloads. It
-does not speak Xet, which the hub prefers for large files: tests switch that off in the library.
+It knows repositories, the file list, preupload, the LFS batch protocol, commits and downloads, but
+of each repository only the newest revision. It does not speak Xet, which the hub prefers for large
+files: tests switch that off in the library.
 """
 
 import base64
@@ -118,6 +119,9 @@ def _create(handler: Any, hub: StandIn, body: bytes) -> None:
 
 
 def _info(handler: Any, hub: StandIn, _: bytes, name: str) -> None:
+    if name not in hub.repositories:
+        handler.answer(404, {"error": "no such repository"}, X_Error_Code="RepoNotFound")
+        return
     repository = hub.repositories[name]
     siblings = [{"rfilename": path} for path in repository.files]
     sha = _oid(repository)
@@ -126,13 +130,30 @@ def _info(handler: Any, hub: StandIn, _: bytes, name: str) -> None:
     )
 
 
-def _tree(handler: Any, hub: StandIn, _: bytes, name: str) -> None:
+def _tree(handler: Any, hub: StandIn, _: bytes, name: str, folder: str = "") -> None:
+    inside = folder and f"{folder}/"
+    there = {p: data for p, data in hub.repositories[name].files.items() if p.startswith(inside)}
+    deep = "recursive=true" in handler.path.lower()
+    files = [_entry(p, data) for p, data in there.items() if deep or "/" not in p[len(inside) :]]
+    below = {inside + p[len(inside) :].partition("/")[0] for p in there if "/" in p[len(inside) :]}
+    folders = [] if deep else [_folder(path) for path in sorted(below)]
+    handler.answer(200 if there or not folder else 404, files + folders)
+
+
+def _paths(handler: Any, hub: StandIn, body: bytes, name: str) -> None:
     files = hub.repositories[name].files
-    entries = [
-        {"type": "file", "path": path, "size": len(data), "oid": _git_oid(data)}
-        for path, data in files.items()
-    ]
-    handler.answer(200, entries)
+    wanted = json.loads(body)["paths"]
+    found = [_entry(path, files[path]) for path in wanted if path in files]
+    folders = [path for path in wanted if any(file.startswith(f"{path}/") for file in files)]
+    handler.answer(200, found + [_folder(path) for path in folders])
+
+
+def _entry(path: str, data: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(data), "oid": _git_oid(data)}
+
+
+def _folder(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "oid": hashlib.sha1(path.encode()).hexdigest()}
 
 
 def _preupload(handler: Any, hub: StandIn, body: bytes, name: str) -> None:
@@ -190,8 +211,18 @@ def _commit(handler: Any, hub: StandIn, body: bytes, name: str) -> None:
 
 def _resolve(handler: Any, hub: StandIn, _: bytes, name: str, path: str) -> None:
     repository = hub.repositories[name]
+    if path not in repository.files:
+        handler.answer(404, {"error": "no such file"}, X_Error_Code="EntryNotFound")
+        return
     data = repository.files[path]
-    handler.answer(200, data, ETag=f'"{_git_oid(data)}"', X_Repo_Commit=_oid(repository))
+    about = {"ETag": f'"{_git_oid(data)}"', "X_Repo_Commit": _oid(repository)}
+    part = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range") or "")
+    if part is None:
+        handler.answer(200, data, **about)
+        return
+    first, last = int(part[1]), min(int(part[2] or len(data)), len(data) - 1)
+    about["Content_Range"] = f"bytes {first}-{last}/{len(data)}"
+    handler.answer(206, data[first : last + 1], **about)
 
 
 def _validate(handler: Any, hub: StandIn, body: bytes) -> None:
@@ -207,14 +238,17 @@ def _git_oid(data: bytes) -> str:
 
 
 _REPO = r"([^/]+/[^/]+)"
+_REVISION = "(?:main|[0-9a-f]{40})"
 _ROUTES: tuple[tuple[tuple[str, ...], str, Any], ...] = (
     (("POST",), "/api/repos/create", _create),
     (("POST",), "/api/validate-yaml", _validate),
-    (("GET",), f"/api/datasets/{_REPO}(?:/revision/main)?", _info),
-    (("GET",), f"/api/datasets/{_REPO}/tree/main", _tree),
+    (("GET",), f"/api/datasets/{_REPO}(?:/revision/{_REVISION})?", _info),
+    (("GET",), f"/api/datasets/{_REPO}/tree/{_REVISION}", _tree),
+    (("GET",), f"/api/datasets/{_REPO}/tree/{_REVISION}/(.+)", _tree),
+    (("POST",), f"/api/datasets/{_REPO}/paths-info/{_REVISION}", _paths),
     (("POST",), f"/api/datasets/{_REPO}/preupload/main", _preupload),
     (("POST",), f"/api/datasets/{_REPO}/commit/main", _commit),
     (("POST",), rf"/datasets/{_REPO}\.git/info/lfs/objects/batch", _batch),
     (("PUT",), "/store/([0-9a-f]{64})", _store),
-    (("GET", "HEAD"), f"/datasets/{_REPO}/resolve/main/(.+)", _resolve),
+    (("GET", "HEAD"), f"/datasets/{_REPO}/resolve/{_REVISION}/(.+)", _resolve),
 )

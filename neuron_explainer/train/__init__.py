@@ -1,0 +1,1 @@
+"""Training sparse autoencoders on the activations of a site."""
