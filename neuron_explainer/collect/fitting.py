@@ -19,7 +19,8 @@ def batch_tokens(settings: CollectSettings, device: str) -> int:
 
     Of what is asked for and the kind of device alone, so that all parts of a pass agree.
     """
-    return settings.batch_tokens or (0 if device == "cpu" else _DEVICE_TOKENS)
+    on_gpu = device.startswith(("cuda", "auto"))
+    return settings.batch_tokens or (_DEVICE_TOKENS if on_gpu else 0)
 
 
 def made_ahead(items: Iterator[Item]) -> Iterator[Item]:
