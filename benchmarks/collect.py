@@ -80,11 +80,12 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--parts", default="memory,time,latents,growth,score,read")
     parser.add_argument("--site", action="append", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", type=int, default=DEFAULTS.memory_mb, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     if options.child:
-        print(orjson.dumps(collect_alone(options.child, options.sequences, options.site)).decode())
+        print(orjson.dumps(collect_alone(options)).decode())
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -158,9 +159,10 @@ def make_corpus(path: Path, excerpts: int) -> None:
             file.write(orjson.dumps({"text": " ".join(f"w{word}" for word in document)}) + b"\n")
 
 
-def settings_for(root: Path, excerpts: int, sites: Sequence[str]) -> CollectSettings:
-    """The default settings."""
-    return CollectSettings(corpus=str(root / f"{excerpts}.jsonl"), sites=tuple(sites))
+def settings_for(root: Path, excerpts: int, sites: Sequence[str], memory: int) -> CollectSettings:
+    """The default settings but for the memory allowed."""
+    corpus = str(root / f"{excerpts}.jsonl")
+    return CollectSettings(corpus=corpus, sites=tuple(sites), memory_mb=memory)
 
 
 def run_collect(
@@ -170,10 +172,12 @@ def run_collect(
     subject: Any,
     sites: Sequence[str] = ALL_SITES,
     progress: Progress = silent,
+    memory: int = DEFAULTS.memory_mb,
 ) -> Path:
     """The collect stage as a user runs it; its folder."""
     data = root / name
-    collect(data, SUBJECT, settings_for(root, excerpts, sites), progress, subject=subject)
+    settings = settings_for(root, excerpts, sites, memory)
+    collect(data, SUBJECT, settings, progress, subject=subject)
     return data / SUBJECT.folder_name
 
 
@@ -192,14 +196,15 @@ class Stopwatch:
         self.seconds[label] = time.process_time() - start
 
 
-def collect_alone(root: Path, excerpts: int, sites: Sequence[str] | None) -> dict[str, Any]:
+def collect_alone(options: argparse.Namespace) -> dict[str, Any]:
     """Collect once, in a process of its own.
 
     The process's peak in KiB, the bytes of each kind of file it wrote and the seconds of its pass.
     """
+    root, excerpts, sites = options.child, options.sequences, options.site or ALL_SITES
     subject = HuggingFaceSubject.load(str(root / "model"))
-    watch = Stopwatch()
-    folder = run_collect(root, f"alone-{excerpts}", excerpts, subject, sites or ALL_SITES, watch)
+    watch, name = Stopwatch(), f"alone-{excerpts}"
+    folder = run_collect(root, name, excerpts, subject, sites, watch, options.memory)
     sizes: dict[str, int] = {}
     for file in folder.rglob("*.*"):
         if file.is_file():
@@ -217,11 +222,14 @@ def alone(root: Path, excerpts: int, *options: str) -> Any:
 
 
 def growth_lines(root: Path, excerpts: int = GROWN // 10) -> list[Line]:
-    """The first layer's neurons over a corpus and over one of ten times its size."""
+    """The first layer's neurons over a corpus and over one of ten times its size.
+
+    With so little memory that token tables and quantiles use all of it for either.
+    """
     results = []
     for size in (excerpts, 10 * excerpts):
         make_corpus(root / f"{size}.jsonl", size)
-        results.append(alone(root, size, "--site", "blocks.0.mlp.hook_post"))
+        results.append(alone(root, size, "--site", "blocks.0.mlp.hook_post", "--memory", "32"))
     times, peaks = ([result[key] for result in results] for key in ("seconds", "peak"))
     details = f"{times[0]:.1f} s and {times[1]:.1f} s"
     longer, larger = times[1] / times[0], peaks[1] / peaks[0]

@@ -23,7 +23,7 @@ from neuron_explainer.collect.reservoirs import (
 from neuron_explainer.collect.state import Commit, Composite, Mergeable
 
 RANDOM_SEED, BAND_SEED = 0x51, 0xB4  # so that the two samples are independent
-_FIRST_BLOCK = 64  # excerpts
+_FIRST_BLOCK = 8  # excerpts
 _MOST_CELLS = 1 << 28  # offers, one a reservoir, neuron and excerpt, that are weighed at once
 
 
