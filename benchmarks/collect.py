@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,21 +30,26 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
 
-from neuron_explainer.collect.excerpts import Batch, batches
+from neuron_explainer.collect.batches import Batch, batches
+from neuron_explainer.collect.kept import Sizes
 from neuron_explainer.collect.moments import MomentAccumulator
-from neuron_explainer.collect.site import SiteCollector, Sizes
+from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.stage import collect
 from neuron_explainer.collect.token_table import TableLayout, token_layout
 from neuron_explainer.config import CollectSettings, SubjectSettings
 from neuron_explainer.record_set import Corpus, RecordSet
+from neuron_explainer.runner import Progress, silent
 from neuron_explainer.score.panel import score_all
+from neuron_explainer.subjects.autoencoder import Autoencoder
 from neuron_explainer.subjects.base import Observer, Tokenizer
 from neuron_explainer.subjects.huggingface import HuggingFaceSubject
+from neuron_explainer.subjects.sparse import SparseSubject
 
 LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT = 6, 384, 6, 50_257, 1024
 EXCERPT, PER_DOCUMENT = 64, 10  # tokens an excerpt, excerpts a document
 ALL_SITES = [f"blocks.{layer}.mlp.hook_post" for layer in range(LAYERS)]
 ONE_SITE = ["blocks.2.mlp.hook_post"]
+GROWN = 20_000  # excerpts of the larger corpus
 RANDOM_LAYER, READS = 6400, 200
 SCORED, SCORED_TOKENS = 10_000, 10 * (EXCERPT + 1)
 SUBJECT = SubjectSettings(model="random-gpt2")
@@ -73,11 +78,14 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=800, help="excerpts of 64 tokens")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--parts", default="memory,time,latents,growth,score,read")
+    parser.add_argument("--site", action="append", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", type=int, default=DEFAULTS.memory_mb, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     if options.child:
-        print(orjson.dumps(collect_alone(options.child, options.sequences)).decode())
+        print(orjson.dumps(collect_alone(options)).decode())
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -85,13 +93,18 @@ def main() -> None:
         make_subject(root / "model")
         for size in sizes:
             make_corpus(root / f"{size}.jsonl", size)
-        # before the rest: a child's peak is never reported below what its parent held
-        report(f"memory and disk, {LAYERS * 4 * WIDTH:,} neurons", memory_lines(root, sizes))
-        keep_memory()
-        times = time_lines(root, sizes, options.repeats)
-        report(f"processor time, {options.sequences} excerpts", times)
-        report("scoring, processor time", scoring_lines(options.repeats))
-        report("reading, wall-clock time", reading_lines(root, sizes[0]))
+        parts: dict[str, tuple[str, Callable[..., list[Line]], tuple[Any, ...]]] = {
+            # before the rest: a child's peak is never reported below what its parent held
+            "memory": (f"memory and disk, {LAYERS * 4 * WIDTH:,} neurons", memory_lines, (sizes,)),
+            "growth": ("ten times the corpus, processor time of the pass", growth_lines, ()),
+            "time": (f"processor time, {sizes[-1]} excerpts", time_lines, (sizes, options.repeats)),
+            "latents": ("latents, processor time", latent_lines, (sizes[-1], options.repeats)),
+            "score": ("scoring, processor time", scoring_lines, (options.repeats,)),
+            "read": ("reading, wall-clock time", reading_lines, (sizes[0],)),
+        }
+        for name, (title, measure, details) in parts.items():
+            if name in options.parts.split(","):
+                report(title, measure(root, *details))
     print(PEER)
 
 
@@ -146,31 +159,84 @@ def make_corpus(path: Path, excerpts: int) -> None:
             file.write(orjson.dumps({"text": " ".join(f"w{word}" for word in document)}) + b"\n")
 
 
-def settings_for(root: Path, excerpts: int, sites: Sequence[str]) -> CollectSettings:
-    """The default settings."""
-    return CollectSettings(corpus=str(root / f"{excerpts}.jsonl"), sites=tuple(sites))
+def settings_for(root: Path, excerpts: int, sites: Sequence[str], memory: int) -> CollectSettings:
+    """The default settings but for the memory allowed."""
+    corpus = str(root / f"{excerpts}.jsonl")
+    return CollectSettings(corpus=corpus, sites=tuple(sites), memory_mb=memory)
 
 
 def run_collect(
-    root: Path, name: str, excerpts: int, subject: Any, sites: Sequence[str] = ALL_SITES
+    root: Path,
+    name: str,
+    excerpts: int,
+    subject: Any,
+    sites: Sequence[str] = ALL_SITES,
+    progress: Progress = silent,
+    memory: int = DEFAULTS.memory_mb,
 ) -> Path:
     """The collect stage as a user runs it; its folder."""
     data = root / name
-    collect(data, SUBJECT, settings_for(root, excerpts, sites), subject=subject)
+    settings = settings_for(root, excerpts, sites, memory)
+    collect(data, SUBJECT, settings, progress, subject=subject)
     return data / SUBJECT.folder_name
 
 
-def collect_alone(root: Path, excerpts: int) -> dict[str, Any]:
-    """Collect once; the process's peak in KiB and the bytes of each kind of file it wrote."""
+class Stopwatch:
+    """Progress that notes the processor time of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """Time one stage."""
+        del total, unit
+        start = time.process_time()
+        yield lambda _: None
+        self.seconds[label] = time.process_time() - start
+
+
+def collect_alone(options: argparse.Namespace) -> dict[str, Any]:
+    """Collect once, in a process of its own.
+
+    The process's peak in KiB, the bytes of each kind of file it wrote and the seconds of its pass.
+    """
+    root, excerpts, sites = options.child, options.sequences, options.site or ALL_SITES
     subject = HuggingFaceSubject.load(str(root / "model"))
-    folder = run_collect(root, f"alone-{excerpts}", excerpts, subject)
+    watch, name = Stopwatch(), f"alone-{excerpts}"
+    folder = run_collect(root, name, excerpts, subject, sites, watch, options.memory)
     sizes: dict[str, int] = {}
     for file in folder.rglob("*.*"):
         if file.is_file():
             kind = "corpus" if file.parent.name == "corpus" else file.name.split("-")[0]
             kind = kind if file.suffix == ".parquet" or kind == "corpus" else "other"
             sizes[kind] = sizes.get(kind, 0) + file.stat().st_size
-    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "bytes": sizes}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak": peak, "bytes": sizes, "seconds": watch.seconds["collect"]}
+
+
+def alone(root: Path, excerpts: int, *options: str) -> Any:
+    """What `collect_alone` returns in a process of its own."""
+    child = [sys.executable, __file__, "--child", str(root), "--sequences", str(excerpts)]
+    return orjson.loads(subprocess.run([*child, *options], check=True, capture_output=True).stdout)
+
+
+def growth_lines(root: Path, excerpts: int = GROWN // 10) -> list[Line]:
+    """The first layer's neurons over a corpus and over one of ten times its size.
+
+    With so little memory that token tables and quantiles use all of it for either.
+    """
+    results = []
+    for size in (excerpts, 10 * excerpts):
+        make_corpus(root / f"{size}.jsonl", size)
+        results.append(alone(root, size, "--site", "blocks.0.mlp.hook_post", "--memory", "32"))
+    times, peaks = ([result[key] for result in results] for key in ("seconds", "peak"))
+    details = f"{times[0]:.1f} s and {times[1]:.1f} s"
+    longer, larger = times[1] / times[0], peaks[1] / peaks[0]
+    return [
+        Line(f"time, {GROWN:,} excerpts", f"{longer:.2f} ×", details, "≤ 11 ×", longer <= 11),
+        Line("peak memory", f"{larger:.2f} ×", "", "≤ 1.1 ×", larger <= 1.1),
+    ]
 
 
 def memory_lines(root: Path, sizes: Sequence[int]) -> list[Line]:
@@ -178,8 +244,7 @@ def memory_lines(root: Path, sizes: Sequence[int]) -> list[Line]:
     lines: list[Line] = []
     peaks: list[float] = []
     for size in sizes:
-        child = [sys.executable, __file__, "--child", str(root), "--sequences", str(size)]
-        result = orjson.loads(subprocess.run(child, check=True, capture_output=True).stdout)
+        result = alone(root, size)
         peaks.append(result["peak"] / 2**20)
         aims = ("≤ 1.50 GB", peaks[-1] <= 1.5)
         lines.append(Line(f"peak memory, {size} excerpts", f"{peaks[-1]:.2f} GB", "", *aims))
@@ -258,6 +323,17 @@ class Workload:
                 self.subject.observe(torch.from_numpy(batch.tokens), observers)
             yield
 
+    def latents(self, subject: SparseSubject, site: str, *, kept: bool) -> Iterator[None]:
+        """Read an autoencoder's latents, all layers below included, and keep them or not."""
+        count, longest = len(self.corpus), int(self.corpus.lengths.max())
+        sizes = Sizes(DEFAULTS.top, DEFAULTS.random, DEFAULTS.per_band, longest, count, count)
+        collector = SiteCollector(subject.sites()[site], sizes, {"token": self.layout}, 0)
+        for batch in self.batches():
+            observer = partial(collector.update_latents, batch) if kept else lambda _: None
+            with torch.inference_mode():
+                subject.observe_latents(torch.from_numpy(batch.tokens), {}, {site: observer})
+            yield
+
     def end_to_end(self, sites: Sequence[str]) -> Iterator[None]:
         """The collect stage without tokenising: read the corpus, run, write every shard."""
         data = self.root / f"time-{self.excerpts}"
@@ -294,6 +370,7 @@ def ratio(seconds: Sequence[float], unit: Sequence[float]) -> float:
 
 def time_lines(root: Path, sizes: Sequence[int], repeats: int) -> list[Line]:
     """Collect next to the forward pass, and how its time grows with the corpus."""
+    keep_memory()
     work = Workload.prepare(root, sizes[-1])
     aims: dict[str, dict[str, float]] = {
         RECORDS: {TRUNK: 1.2},
@@ -324,7 +401,36 @@ def time_lines(root: Path, sizes: Sequence[int], repeats: int) -> list[Line]:
     return lines
 
 
-def scoring_lines(repeats: int) -> list[Line]:
+def latent_lines(root: Path, excerpts: int, repeats: int) -> list[Line]:
+    """All that collect keeps of latents, next to trunk and encoder alone."""
+    work = Workload.prepare(root, excerpts)
+    site = f"blocks.{LAYERS - 1}.hook_resid_post/sae"
+    tasks: dict[str, Task] = {}
+    for times in (8, 16):
+        torch.manual_seed(times)
+        weight = torch.randn(times * WIDTH, WIDTH) / WIDTH**0.5
+        autoencoder = Autoencoder(
+            encoder_weight=weight,
+            encoder_bias=torch.zeros(len(weight)),
+            decoder_weight=weight.T.contiguous(),
+            decoder_bias=torch.zeros(WIDTH),
+            k=32,
+        )
+        subject = SparseSubject(work.subject, {site: autoencoder})
+        name = f"{len(weight):,} latents, k = 32"
+        tasks[f"trunk and encoder, {name}"] = partial(work.latents, subject, site, kept=False)
+        tasks[f"  collect, {name}"] = partial(work.latents, subject, site, kept=True)
+    seconds = turns(tasks, repeats)
+    lines, unit = [], ""
+    for name, values in seconds.items():
+        unit = name if name.startswith("trunk") else unit
+        of = ratio(values, seconds[unit])
+        aims = ("≤ 1.3 ×", of <= 1.3) if unit != name else ("", None)
+        lines.append(Line(name, f"{statistics.median(values):.2f} s", f"{of:.2f} ×", *aims))
+    return lines
+
+
+def scoring_lines(_: Path, repeats: int) -> list[Line]:
     """All scores and both calibrations of many neurons."""
     random = np.random.default_rng(2)
     shape = (SCORED, SCORED_TOKENS)

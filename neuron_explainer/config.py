@@ -98,6 +98,7 @@ class CollectSettings:
     nearest: Annotated[int, 0] = 10  # neurons of the site that are most like a neuron
     memory_mb: Annotated[int, 16] = 1024  # for token tables and quantiles
     batch: Annotated[int, 1] = 32  # excerpts
+    batch_tokens: Annotated[int, 0] = 0  # padding included; 0: `batch` excerpts, 65,536 on a GPU
     checkpoint: Annotated[int, 0] = 100_000  # excerpts between two saved states; 0: none
     seed: int = 0
     sign: Literal["positive", "negative"] = "positive"  # negative: activations are negated

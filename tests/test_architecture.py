@@ -92,7 +92,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline", "best_of", "show"),
     ("commands.options", "commands.corpus_options", "commands.model_options", "commands.output"),
     ("commands.view_options",),
-    ("commands.neuronpedia_options", "commands.training_options"),
+    ("commands.neuronpedia_options", "commands.training_options", "commands.pass_options"),
     ("commands.*",),
     ("cli",),
     ("__main__",),
@@ -153,7 +153,7 @@ READS = (
     ("view.*", "score.*"),
     ("view.live_simulation", "simulate.marking"),
     # a training reads the activations that would be collected: the same text, cut the same way
-    ("train.buffer", "collect.excerpts"),
+    ("train.buffer", "collect.batches"),
     ("train.stage", "collect.stage"),
 )
 

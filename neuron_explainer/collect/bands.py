@@ -23,9 +23,7 @@ from neuron_explainer.collect.reservoirs import (
     EMPTY,
     PRIORITIES,
     Reservoir,
-    positions_of,
     priority_keys,
-    tie_breaking_keys,
 )
 from neuron_explainer.collect.state import prefixed, within
 
@@ -49,50 +47,62 @@ class BandReservoirs:
     `excerpts` is the size of the corpus; the per-excerpt maxima of `remembered` of them, chosen by
     `seed`, are kept to find the boundaries, which are exact when that is all of them and otherwise
     those of a uniform sample. Bands that lie within the `top` best excerpts need no candidates of
-    their own.
+    their own. The reservoirs of the others, of these `capacities`, lie with those of other kinds
+    and are set before the first batch.
     """
 
     def __init__(
         self,
         neurons: int,
-        time: int,
         per_band: int,
         excerpts: int,
         remembered: int,
         top: int,
         seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.per_band = per_band
-        self._maxima = torch.empty((neurons, min(excerpts, remembered)))
+        self._maxima = torch.empty((neurons, min(excerpts, remembered)), device=device)
         self._known = 0  # columns of it that are filled
-        self._remembered = torch.zeros(excerpts, dtype=torch.bool)
+        self._remembered = np.zeros(excerpts, bool)
         chosen = np.arange(excerpts, dtype=np.int32)
         np.random.default_rng(seed).shuffle(chosen)
-        self._remembered[torch.from_numpy(chosen[:remembered])] = True
+        self._remembered[chosen[:remembered]] = True
         self._rates = {
             band: _sampling(band, per_band, excerpts)
             for band, (low, _) in enumerate(BANDS)
             if np.ceil((1.0 - low) * excerpts) > top or per_band > top
         }
-        self._reservoirs = {
-            band: Reservoir(neurons, capacity, time) for band, (_, capacity) in self._rates.items()
-        }
+        self.reservoirs: Sequence[Reservoir] = ()
 
-    def update(self, keys: Tensor, maxima: Tensor, activations: Tensor, positions: Tensor) -> None:
-        """Offer a batch of excerpts at `positions` (batch,).
+    @property
+    def capacities(self) -> list[int]:
+        """Of the reservoirs that the bands need."""
+        return [capacity for _, capacity in self._rates.values()]
 
-        Random-priority `keys` and `maxima` are (neurons, batch), `activations` (batch, time,
-        neurons).
-        """
-        self._remember(maxima[:, self._remembered[positions]])
-        finite = torch.isfinite(maxima)
-        ordered = tie_breaking_keys(maxima, keys)
-        for band, reservoir in self._reservoirs.items():
-            drawn = finite & (keys >= self._rates[band][0])
-            order = keys if band == 0 else ordered
-            reservoir.update(keys, maxima, activations, torch.where(drawn, order, EMPTY))
+    @property
+    def _own(self) -> Mapping[int, Reservoir]:
+        return dict(zip(self._rates, self.reservoirs, strict=True))
 
-    def _remember(self, maxima: Tensor) -> None:
+    @property
+    def rates(self) -> list[int]:
+        """The smallest random rank that is drawn for each reservoir."""
+        return [rate for rate, _ in self._rates.values()]
+
+    @property
+    def uniform(self) -> list[bool]:
+        """Which reservoirs keep a uniform sample; the others the largest of what is drawn."""
+        return [band == 0 for band in self._rates]
+
+    def remembered(self, maxima: Tensor, positions: NDArray[np.int64]) -> Tensor:
+        """Those `maxima` (neurons, batch) of a batch that the boundaries are found from."""
+        columns = np.flatnonzero(self._remembered[positions])
+        if len(columns) == len(positions):
+            return maxima
+        return maxima[:, torch.from_numpy(columns).to(maxima.device)]
+
+    def remember(self, maxima: Tensor) -> None:
+        """Keep what `remembered` chose."""
         stop = self._known + maxima.shape[1]
         self._maxima[:, self._known : stop] = maxima
         self._known = stop
@@ -100,25 +110,25 @@ class BandReservoirs:
     def state(self) -> dict[str, Tensor]:
         """All that it holds, by name."""
         held = {"maxima": self._maxima[:, : self._known]}
-        for band, reservoir in self._reservoirs.items():
+        for band, reservoir in self._own.items():
             held |= prefixed(f"{band}.", reservoir.state())
         return held
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Become what `state` was taken of, which must have been made for the same corpus."""
         self._known = 0
-        self._remember(state["maxima"])
-        for band, reservoir in self._reservoirs.items():
+        self.remember(state["maxima"])
+        for band, reservoir in self._own.items():
             reservoir.restore(within(f"{band}.", state))
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
         """Take in what was kept of other excerpts of the same corpus."""
-        self._remember(state["maxima"])
-        for band, reservoir in self._reservoirs.items():
+        self.remember(state["maxima"])
+        for band, reservoir in self._own.items():
             reservoir.merge(within(f"{band}.", state))
 
     def result(self, top: Reservoir, random: Reservoir, seed: int) -> BandSample:
-        """The sample of every band; `seed` is that of the priorities given to `update`."""
+        """The sample of every band; `seed` is that of the random ranks."""
         known = self._maxima[:, : self._known]
         boundaries = np.quantile(known.numpy(), QUANTILES, axis=1).T.astype(np.float32)
         edges = np.pad(boundaries, ((0, 0), (1, 1)), constant_values=np.inf)
@@ -126,7 +136,7 @@ class BandReservoirs:
         limits = torch.from_numpy(edges)[:, :, None]
         samples = []
         for band in range(len(BANDS)):
-            own = self._reservoirs.get(band, top)
+            own = self._own.get(band, top)
             inside = limits[:, band], limits[:, band + 1]
             sample = self._pick([own], slice(None), inside, seed)
             short = torch.nonzero((sample[0] == EMPTY).any(1))[:, 0]
@@ -159,11 +169,11 @@ class BandReservoirs:
 
 
 def _priorities(reservoir: Reservoir, seed: int) -> Tensor:
-    return priority_keys(seed, len(reservoir.keys), positions_of(reservoir.keys))
+    return priority_keys(seed, len(reservoir.positions), reservoir.positions)
 
 
 def _sampling(band: int, per_band: int, excerpts: int) -> tuple[int, int]:
-    """The smallest key that is drawn for a band, and how many excerpts are kept of those drawn.
+    """The smallest random rank that is drawn for a band, and how many of those drawn are kept.
 
     So many are drawn that three times `per_band` of them can be expected inside the band, and so
     many kept that those above its lower end seldom overflow: three standard deviations.
@@ -172,6 +182,6 @@ def _sampling(band: int, per_band: int, excerpts: int) -> tuple[int, int]:
     above = (3 * per_band + 2) * (1.0 - low) / (high - low)  # expected above the lower end
     kept = int(np.ceil(above + 3.0 * np.sqrt(above))) if per_band else 0
     if band == 0:  # of a uniform sample half is inside
-        return EMPTY, 5 * per_band
+        return 0, 5 * per_band
     rate = min(1.0, above / ((1.0 - low) * max(1, excerpts)))
-    return int((1.0 - rate) * PRIORITIES) << 32, kept
+    return min(int((1.0 - rate) * PRIORITIES), PRIORITIES - 1), kept

@@ -18,7 +18,7 @@ from torch import Tensor
 from neuron_explainer.collect.state import Mergeable
 from neuron_explainer.store import replacing
 
-STATE_VERSION = 1  # to be raised with any change of what a collector keeps
+STATE_VERSION = 2  # to be raised with any change of what a collector keeps
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -27,7 +27,7 @@ def save_state(path: Path, about: Mapping[str, Any], collectors: Mapping[str, Me
     arrays = {"about": np.frombuffer(orjson.dumps(about, option=orjson.OPT_SORT_KEYS), np.uint8)}
     for site, collector in collectors.items():
         for name, tensor in collector.state().items():
-            arrays[f"{site}:{name}"] = tensor.numpy()
+            arrays[f"{site}:{name}"] = tensor.cpu().numpy()
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -67,12 +67,17 @@ class Checkpoints:
             collector.restore(states[site])
         return int(about["batches"])
 
+    def due(self, excerpts: int) -> bool:
+        """Whether the state is to be written after so many more."""
+        return bool(self._every) and self._waiting + excerpts >= self._every
+
     def seen(self, collectors: Mapping[str, Mergeable], excerpts: int, batches: int) -> None:
         """Take note of `excerpts` more, `batches` in all, and write the state when it is time."""
-        self._waiting += excerpts
-        if self._every and self._waiting >= self._every:
+        if self.due(excerpts):
             save_state(self._path, {"pass": self._key, "batches": batches}, collectors)
             self._waiting = 0
+        else:
+            self._waiting += excerpts
 
     def remove(self) -> None:
         """Delete the state: the pass is over and its results are written."""

@@ -1,9 +1,8 @@
-"""A corpus cut into excerpts, tokenised once, stored once, read back in batches."""
+"""A corpus cut into excerpts, tokenised once and stored once."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -12,13 +11,11 @@ from numpy.typing import NDArray
 
 from neuron_explainer import schemas
 from neuron_explainer.errors import CorpusError
-from neuron_explainer.record_set import SEQUENCES, Corpus
-from neuron_explainer.records import BoolArray
+from neuron_explainer.record_set import SEQUENCES
 from neuron_explainer.store import Folder, replacing
 from neuron_explainer.subjects.base import Tokenizer
 
-_WINDOW = 1024  # excerpts that are sorted by length before they are cut into batches
-_READ = 8  # excerpts after which the memory they were read from is let go
+_DOCUMENTS = 1024  # that are tokenised at once
 _CHUNK = 4096  # excerpts in one block of the sequences file
 _PIECE = 1 << 20  # characters that are tokenised at once
 # a place where no tokenizer in use joins what stands on the two sides
@@ -122,7 +119,7 @@ def _tokenised(
     waiting: list[str] = []
     first = 0
     for document in documents:
-        if len(document) > _PIECE or sum(map(len, waiting)) > _PIECE or len(waiting) >= _WINDOW:
+        if len(document) > _PIECE or sum(map(len, waiting)) > _PIECE or len(waiting) >= _DOCUMENTS:
             yield from _together(first, waiting, tokenizer)
             first, waiting = first + len(waiting), []
         if len(document) > _PIECE:
@@ -180,53 +177,3 @@ def _vocabulary(tokenizer: Tokenizer, counts: NDArray[np.int64]) -> pa.Table:
         pa.array(counts),
     ]
     return pa.table(columns, schema=schemas.VOCABULARY)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Excerpts padded on the right with token 0."""
-
-    positions: NDArray[np.int64]  # (batch,) in the corpus
-    tokens: NDArray[np.int64]  # (batch, time)
-    scored: BoolArray  # (batch, time); false at BOS, special tokens and padding
-
-
-def batches(
-    corpus: Corpus,
-    size: int,
-    seed: int | Sequence[int],
-    among: NDArray[np.int64] | None = None,
-) -> Iterator[Batch]:
-    """Every excerpt, or those `among` them, once, in an order that is random but for
-    neighbours of equal length.
-
-    Memory holds four bytes an excerpt besides what is read at once.
-    """
-    order = np.arange(len(corpus), dtype=np.int32) if among is None else among.astype(np.int32)
-    np.random.default_rng(seed).shuffle(order)
-    edges = [*range(0, len(order), _WINDOW), len(order)]
-    for start, stop in pairwise(edges):
-        sequences = list(_read(corpus, order[start:stop]))
-        sequences.sort(key=lambda item: len(item[1]), reverse=True)
-        for first in range(0, len(sequences), size):
-            yield _batch(corpus, sequences[first : first + size])
-
-
-def _read(
-    corpus: Corpus, places: NDArray[np.int32]
-) -> Iterator[tuple[np.int32, NDArray[np.int32]]]:
-    """Copies: of each one read here and there the system keeps many more in memory."""
-    for number, place in enumerate(places):
-        yield place, corpus.token_ids(place).copy()
-        if number % _READ == 0:
-            corpus.release()
-
-
-def _batch(corpus: Corpus, sequences: list[tuple[np.int32, NDArray[np.int32]]]) -> Batch:
-    time = len(sequences[0][1])
-    tokens = np.zeros((len(sequences), time), np.int64)
-    scored = np.zeros((len(sequences), time), bool)
-    for row, (_, ids) in enumerate(sequences):
-        tokens[row, : len(ids)] = ids
-        scored[row, : len(ids)] = corpus.scored(ids)
-    return Batch(np.array([place for place, _ in sequences], np.int64), tokens, scored)

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuron_explainer import schemas
-from neuron_explainer.collect.excerpts import Batch
+from neuron_explainer.collect.batches import Batch
+from neuron_explainer.collect.dense import DenseRows
 from neuron_explainer.collect.moments import MomentAccumulator, Moments
 from neuron_explainer.collect.reservoirs import (
-    EMPTY,
     Reservoir,
+    Reservoirs,
     activation_keys,
-    positions_of,
     priority_keys,
 )
 from neuron_explainer.collect.state import Composite, Mergeable
@@ -43,9 +43,12 @@ class HeadCollector(Composite):
         self.seed = seed
         self.whole = longest > 0
         size = 2 + flat_index(longest, 0)  # the query's and the key's position, all pairs' norms
-        self.top = Reservoir(heads, top, size)
-        self.random = Reservoir(heads, random, size)
+        self._top, self._random = (Reservoirs(heads, (kept,), size) for kept in (top, random))
+        self.top: Reservoir = self._top.each[0]
+        self.random: Reservoir = self._random.each[0]
         self.moments = MomentAccumulator(heads)
+        self._at: NDArray[np.int64] | None = None  # the batch at hand
+        self._taken = 0  # excerpts of it
 
     def parts(self) -> Mapping[str, Mergeable]:
         """Pairs and moments."""
@@ -53,11 +56,11 @@ class HeadCollector(Composite):
 
     def update(self, batch: Batch, norms: Tensor) -> None:
         """Take in `norms` (batch, heads, query, key) of one batch."""
+        if self._at is batch.whole and batch.start < self._taken:
+            return  # a part of a batch that did not fit memory, but was taken in here
         values = norms.to("cpu", torch.float32)
         flat = [_flat_pairs(scored) for scored in batch.scored]
         rows = [_of_pairs(values[place], pairs) for place, pairs in enumerate(flat)]
-        for found in rows:
-            self.moments.update(found.T.contiguous())
         positions = torch.from_numpy(batch.positions)
         strongest = [found.argmax(1).numpy() for found in rows]
         drawn = [
@@ -69,9 +72,18 @@ class HeadCollector(Composite):
         if self.whole:
             every = _triangles(values)
             places, places_drawn = (torch.cat([one, every], 1) for one in (places, places_drawn))
-        self.top.update(activation_keys(maxima, positions), maxima, places)
+        top = self._top.offers(activation_keys(maxima, positions)[None])
         keys = priority_keys(self.seed + _SAMPLE_SEED, self.neurons, positions)
-        self.random.update(keys, norms_drawn, places_drawn)
+        random = self._random.offers(keys[None])
+        commits = [
+            self._top.weigh(top, positions, maxima, DenseRows(places)),
+            self._random.weigh(random, positions, norms_drawn, DenseRows(places_drawn)),
+        ]
+        for commit in commits:
+            commit()
+        for found in rows:
+            self.moments.update(found.T.contiguous())
+        self._at, self._taken = batch.whole, batch.start + len(batch.positions)
 
 
 def _flat_pairs(scored: BoolArray) -> NDArray[np.int64]:
@@ -140,7 +152,7 @@ class HeadTables:
 
     def _rows(self, head: int) -> list[dict[str, object]]:
         kinds = {"top": self._collector.top, "random": self._collector.random}
-        counts = [int((kept.keys[head] != EMPTY).sum()) for kept in kinds.values()]
+        counts = [int((kept.positions[head] >= 0).sum()) for kept in kinds.values()]
         splits = assign_splits(counts[0], counts[1])
         return [
             self._row(head, kind, rank, split_of.get(rank))
@@ -151,7 +163,7 @@ class HeadTables:
 
     def _row(self, head: int, kind: str, rank: int, split: str | None) -> dict[str, object]:
         kept = self._collector.top if kind == "top" else self._collector.random
-        sequence = int(positions_of(kept.keys[head, rank]))
+        sequence = int(kept.positions[head, rank])
         query, key = (int(place) for place in kept.activations[head, rank, :2])
         length = int(self._corpus.lengths[sequence])
         activations = np.zeros(length, np.float32)

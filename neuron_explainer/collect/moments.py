@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuron_explainer.collect.batches import Placed
+from neuron_explainer.collect.fused import Fused
+from neuron_explainer.collect.sparse import summed
+from neuron_explainer.collect.state import Commit
 from neuron_explainer.histogram import HISTOGRAM_EDGES, LOWEST_EXPONENT
+from neuron_explainer.subjects.base import Latents
 
 _LOWEST_EXPONENT, _BINS = LOWEST_EXPONENT, len(HISTOGRAM_EDGES)
 _SMALLEST_VARIANCE = 1e-16  # fourth powers of what varies less are lost to single precision
@@ -32,18 +38,19 @@ class Moments:
 class MomentAccumulator:
     """Power sums around a provisional mean, so that little is lost to cancellation."""
 
-    def __init__(self, neurons: int) -> None:
+    def __init__(self, neurons: int, device: torch.device | str = "cpu") -> None:
         self.tokens = 0
         self._shift: Tensor | None = None
-        self._sums = torch.zeros((4, neurons), dtype=torch.float64)
-        self._positive = torch.zeros(neurons, dtype=torch.float64)
+        self._sums = torch.zeros((4, neurons), dtype=torch.float64, device=device)
+        self._positive = torch.zeros(neurons, dtype=torch.float64, device=device)
         # bins from 1 on, bin 0 within bin 1; bin by bin, for most neurons are in the same ones
-        self._histogram = torch.zeros(_BINS * neurons, dtype=torch.int64)
-        self._cells = torch.arange(neurons, dtype=torch.int32) - _FIRST_HALF_OCTAVE * neurons
+        self._histogram = torch.zeros(_BINS * neurons, dtype=torch.int64, device=device)
+        cells = torch.arange(neurons, dtype=torch.int32, device=device)
+        self._cells = cells - _FIRST_HALF_OCTAVE * neurons
         # used again for every chunk: fresh memory would cost more than the sums
         self._step = max(1, _CHUNK_ELEMENTS // max(1, neurons))
-        self._scratch = torch.empty((2, self._step, neurons))
-        self._ones = torch.ones(self._step * neurons, dtype=torch.int64)
+        self._scratch: Tensor | None = None
+        self._ones: Tensor | None = None
 
     def update(self, rows: Tensor) -> None:
         """Add `rows` (tokens, neurons), float32."""
@@ -55,7 +62,51 @@ class MomentAccumulator:
         for first in range(0, len(rows), self._step):
             self._add(rows[first : first + self._step], self._shift)
 
+    def weigh(self, values: Tensor, batch: Placed) -> Commit:
+        """Add the scored positions of `values` (batch, time, neurons) of any type, in few steps."""
+        shift = self._shift
+        if shift is None:
+            shift = values[0][batch.scored[0]].float().mean(0)
+        scored = None if batch.whole else batch.scored
+        sums, positive = _power_sums(values, shift, scored)
+        histogram = _counts(values, scored).flatten()
+        return partial(self._commit, shift, batch.count, sums, positive, histogram)
+
+    def weigh_sparse(self, scored: Latents, tokens: int) -> Commit:
+        """Add `tokens` tokens, of whose latents all but those in `scored` are 0.
+
+        Powers are summed around 0 in double precision: most latents are 0 most of the time.
+        """
+        neurons, latent = scored.shape[2], scored.latent
+        shift = torch.zeros(neurons, device=self._sums.device) if self._shift is None else None
+        value = scored.value.float()
+        power = value.double()
+        sums = torch.zeros((neurons, 4), dtype=torch.float64, device=value.device)
+        powers = torch.stack([power, power**2, power**3, power**4], 1)
+        sums.index_add_(0, *summed(latent, powers))
+        fired = (value > 0.0).long()
+        positive = self._histogram.new_zeros(neurons).index_add_(0, latent, fired)
+        histogram = torch.zeros_like(self._histogram)
+        histogram[:neurons] = tokens - positive
+        cells = _half_octaves(value, torch.empty_like(latent, dtype=torch.int32)).long()
+        cells = (cells - _FIRST_HALF_OCTAVE) * neurons + latent
+        histogram.index_add_(0, cells, fired)
+        shift = self._shift if shift is None else shift
+        return partial(self._commit, shift, tokens, sums.T, positive, histogram)
+
+    def _commit(
+        self, shift: Tensor | None, tokens: int, sums: Tensor, positive: Tensor, histogram: Tensor
+    ) -> None:
+        self._shift = shift
+        self.tokens += tokens
+        self._sums += sums
+        self._positive += positive
+        self._histogram += histogram
+
     def _add(self, rows: Tensor, shift: Tensor) -> None:
+        if self._scratch is None or self._ones is None:
+            self._scratch = rows.new_empty((2, self._step, rows.shape[1]))
+            self._ones = self._histogram.new_ones(self._step * rows.shape[1])
         first, second = self._scratch[:, : len(rows)]
         torch.sub(rows, shift, out=first)
         torch.mul(first, first, out=second)
@@ -76,7 +127,8 @@ class MomentAccumulator:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Become what `state` was taken of, which must be of as many neurons."""
         self.tokens = int(state["tokens"])
-        self._shift = state.get("shift")
+        shift = state.get("shift")
+        self._shift = None if shift is None else shift.to(self._sums.device)
         for held, name in self._totals():
             held.copy_(state[name])
 
@@ -104,15 +156,54 @@ class MomentAccumulator:
 
     def result(self) -> Moments:
         """The moments of all rows so far."""
-        sums = self._sums.numpy() / max(1, self.tokens)
-        shift = np.zeros(sums.shape[1]) if self._shift is None else self._shift.double().numpy()
-        positive = self._positive.numpy()
-        histogram = np.pad(self._histogram.view(_BINS, -1).T.numpy(), ((0, 0), (1, 0)))
+        sums = self._sums.cpu().numpy() / max(1, self.tokens)
+        nothing = np.zeros(sums.shape[1])
+        shift = nothing if self._shift is None else self._shift.double().cpu().numpy()
+        positive = self._positive.cpu().numpy()
+        histogram = np.pad(self._histogram.view(_BINS, -1).T.cpu().numpy(), ((0, 0), (1, 0)))
         histogram[:, 0] = self.tokens - positive
         histogram[:, 1] -= histogram[:, 0]
         density = positive / max(1, self.tokens)
         mean, variance, skewness, kurtosis = _central(shift, *sums)
         return Moments(self.tokens, mean, variance, skewness, kurtosis, density, histogram)
+
+
+def power_sums(values: Tensor, shift: Tensor, scored: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sums (4, neurons) of the powers of `values` (batch, time, neurons) less `shift`.
+
+    And how many are above 0 (neurons,). Of `scored` positions (batch, time), where it is None of
+    all but the first.
+    """
+    counted = values[:, 1:] if scored is None else values
+    apart = counted.float() - shift
+    positive = counted > 0.0
+    if scored is not None:
+        apart = torch.where(scored[:, :, None], apart, 0.0)
+        positive = positive & scored[:, :, None]
+    squared = apart * apart
+    powers = (apart, squared, squared * apart, squared * squared)
+    sums = torch.stack([power.sum((0, 1)) for power in powers])
+    return sums.double(), positive.sum((0, 1))
+
+
+def half_octave_counts(values: Tensor, scored: Tensor | None) -> Tensor:
+    """How many of `values` (batch, time, neurons) are in each bin, (bins, neurons).
+
+    Bin 0 is within bin 1, as in the accumulator; positions as in `power_sums`.
+    """
+    counted = values[:, 1:] if scored is None else values
+    neurons = values.shape[2]
+    rows = counted.float().contiguous()
+    cells = _half_octaves(rows, torch.empty_like(rows, dtype=torch.int32))
+    cells = (cells - _FIRST_HALF_OCTAVE) * neurons
+    cells = cells + torch.arange(neurons, dtype=torch.int32, device=values.device)
+    ones = torch.ones_like(cells) if scored is None else scored[:, :, None].expand_as(cells).int()
+    counts = torch.zeros(_BINS * neurons, dtype=torch.int32, device=values.device)
+    return counts.index_add_(0, cells.view(-1), ones.reshape(-1)).view(_BINS, neurons)
+
+
+_power_sums = Fused(power_sums, after=1 << 37)
+_counts = Fused(half_octave_counts, after=1 << 37)
 
 
 def _moved(sums: Tensor, apart: Tensor, count: int) -> Tensor:

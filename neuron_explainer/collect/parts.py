@@ -40,13 +40,8 @@ from neuron_explainer.workspace import check_name
 STATE = "state.npz"
 _NAME = re.compile(r"(\d+)-of-(\d+)")
 _PART = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
-_OWN = (
-    "part",
-    "sites",
-    "batch",
-    "memory_mb",
-    "state",
-)  # what a part's configuration adds to a record set's
+# what a part's configuration adds to a record set's
+_OWN = ("part", "sites", "batch", "batch_tokens", "memory_mb", "state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +79,7 @@ def collect_part(
 ) -> Collected:
     """Collect one part of the corpus. A part that is complete is not run again."""
     ready = prepare(subject_settings, settings, subject)
+    settings = ready.collect
     known = Folder(data / ready.name / "corpus").complete
     with nullcontext() if known else locked(data / ready.name, wait=True):
         corpus = tokenised(data, ready, settings, progress)
@@ -96,16 +92,15 @@ def collect_part(
         plan = Plan.of(corpus, settings, ready.widths)
         kept = Checkpoints(folder.path / CHECKPOINT, key, settings.checkpoint)
         where = (part.number, part.of)
-        collectors = stream(
-            ready.subject, corpus, ready.widths, plan, settings, progress, kept, where
-        )
-        save_state(folder.path / STATE, {}, collectors)
+        done = stream(ready.subject, corpus, ready.widths, plan, settings, progress, kept, where)
+        save_state(folder.path / STATE, {}, done.collectors)
         folder.register(STATE, len(corpus))
         if part.number == 1:
             _write_weight_tables(folder, ready, settings)
         folder.update({"complete": True})
         kept.remove()
-    return Collected(ready.name, corpus, ready.widths, (), notices_of(plan.layouts, settings))
+    notices = (*notices_of(plan.layouts, settings), *done.notices)
+    return Collected(ready.name, corpus, ready.widths, (), notices)
 
 
 def _write_weight_tables(folder: Folder, ready: Ready, settings: CollectSettings) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from neuron_explainer.collect import sites as site_choice
 from neuron_explainer.collect.checkpoint import STATE_VERSION, Checkpoints
 from neuron_explainer.collect.excerpts import ExcerptRule, write_corpus
+from neuron_explainer.collect.fitting import batch_tokens
 from neuron_explainer.collect.sources import Source, amount, documents, source_of
 from neuron_explainer.collect.streaming import Plan, notices_of, stream, write
 from neuron_explainer.collect.taken import Taken
@@ -35,7 +36,7 @@ from neuron_explainer.workspace import check_name
 CHECKPOINT = "checkpoint.npz"
 # settings that change no record set, or are in the corpus's own configuration
 _ELSEWHERE = (
-    *("layers", "sites", "batch", "memory_mb", "checkpoint"),
+    *("layers", "sites", "batch", "batch_tokens", "memory_mb", "checkpoint"),
     *("corpus", "split_on", "text_field", "corpus_config", "corpus_split"),
     *("documents", "corpus_tokens", "shuffle"),
 )
@@ -64,6 +65,8 @@ def collect(
 ) -> Collected:
     """Collect into `data/<subject>/`. Sites that are complete are not run again."""
     ready = prepare(subject_settings, settings, subject)
+    settings = ready.collect
+    notices: tuple[str, ...] = ()
     with locked(data / ready.name):
         corpus = tokenised(data, ready, settings, progress)
         folders = {site: RecordSet(data, ready.name, site).folder for site in ready.taken}
@@ -77,12 +80,13 @@ def collect(
         if plan is not None:
             key = pass_key(config, ready.taken, settings) | {"todo": list(todo)}
             kept = Checkpoints(data / ready.name / CHECKPOINT, key, settings.checkpoint)
-            collectors = stream(ready.subject, corpus, todo, plan, settings, progress, kept)
+            done = stream(ready.subject, corpus, todo, plan, settings, progress, kept)
+            notices = done.notices
             effects = WeightTables(ready.subject, ready.taken, settings)
-            write(folders, collectors, effects.shard, corpus, settings, progress, ready.taken)
+            write(folders, done.collectors, effects.shard, corpus, settings, progress, ready.taken)
             kept.remove()
     layouts = {} if plan is None else plan.layouts
-    notices = (*_known_only_by_inspection(ready.subject), *notices_of(layouts, settings))
+    notices = (*_known_only_by_inspection(ready.subject), *notices_of(layouts, settings), *notices)
     return Collected(ready.name, corpus, ready.widths, skipped, notices, layouts)
 
 
@@ -95,6 +99,7 @@ class Ready:
     source: Source
     taken: Mapping[str, Taken]  # of the sites that were chosen
     settings: SubjectSettings  # with every autoencoder's site
+    collect: CollectSettings  # with the size of the batches
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -118,7 +123,8 @@ def prepare(
     if settings.neurons is not None:
         subject = _narrowed(subject, taken)
     name = check_name(subject_settings.folder_name)
-    return Ready(name, subject, source, taken, subject_settings)
+    sized = replace(settings, batch_tokens=batch_tokens(settings, subject_settings.device))
+    return Ready(name, subject, source, taken, subject_settings, sized)
 
 
 def _narrowed(subject: Subject, taken: Mapping[str, Taken]) -> Subject:
@@ -131,9 +137,9 @@ def pass_key(
     config: Mapping[str, Any], taken: Mapping[str, Taken], settings: CollectSettings
 ) -> dict[str, Any]:
     """All that the state of a pass depends on."""
-    limits = {"batch": settings.batch, "memory_mb": settings.memory_mb, "state": STATE_VERSION}
+    limits = {name: getattr(settings, name) for name in ("batch", "batch_tokens", "memory_mb")}
     widths = {site: neurons.width for site, neurons in taken.items()}
-    return {**config, "sites": widths, **limits}
+    return {**config, "sites": widths, **limits, "state": STATE_VERSION}
 
 
 def open_record_set(folder: Folder, config: Mapping[str, Any]) -> None:

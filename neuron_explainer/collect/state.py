@@ -1,10 +1,13 @@
 """The state of what collects: tensors by dotted names, from the outside in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from torch import Tensor
+
+# What a batch changes, worked out before: it takes no memory, so it is done whole or not at all
+Commit = Callable[[], None]
 
 
 def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

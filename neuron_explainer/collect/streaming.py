@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 
+from neuron_explainer.collect.batches import Batch, batches
 from neuron_explainer.collect.checkpoint import Checkpoints
-from neuron_explainer.collect.excerpts import Batch, batches
+from neuron_explainer.collect.fitting import Fitting, made_ahead
 from neuron_explainer.collect.heads import HeadCollector, HeadTables
-from neuron_explainer.collect.site import SiteCollector, Sizes
+from neuron_explainer.collect.kept import Sizes
+from neuron_explainer.collect.overlap import Overlap
+from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.tables import SiteTables
 from neuron_explainer.collect.taken import Taken
 from neuron_explainer.collect.token_table import TableLayout, context_layout, token_layout
@@ -19,7 +23,13 @@ from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.record_set import Corpus
 from neuron_explainer.runner import Progress
 from neuron_explainer.store import Folder, Shard, shards_of
-from neuron_explainer.subjects.base import HeadReader, Observer, Subject
+from neuron_explainer.subjects.base import (
+    HeadReader,
+    LatentObserver,
+    LatentReader,
+    Observer,
+    Subject,
+)
 
 _FLOAT = 4  # bytes
 AnyCollector = SiteCollector | HeadCollector
@@ -69,6 +79,13 @@ def _layouts(corpus: Corpus, settings: CollectSettings, neurons: int) -> dict[st
     return layouts
 
 
+class Streamed(NamedTuple):
+    """What came of a pass."""
+
+    collectors: dict[str, AnyCollector]
+    notices: tuple[str, ...]  # what the user should know
+
+
 def stream(
     subject: Subject,
     corpus: Corpus,
@@ -78,38 +95,67 @@ def stream(
     progress: Progress,
     kept: Checkpoints,
     part: tuple[int, int] = (1, 1),
-) -> dict[str, AnyCollector]:
+) -> Streamed:
     """Run the subject over the corpus, or over the n-th of so many batches: `part`."""
     collectors = {site: plan.collector(site, width) for site, width in widths.items()}
     number, parts = part
     done = kept.resume(collectors)
+    overlap = Overlap()
+    take = Fitting(partial(_take_in, subject, collectors, overlap))
+    coming = batches(corpus, settings.batch, settings.seed, tokens=settings.batch_tokens)
     with progress("collect", len(corpus), "excerpts") as advance, torch.inference_mode():
-        for place, batch in enumerate(batches(corpus, settings.batch, settings.seed)):
+        for place, batch in enumerate(made_ahead(coming)):
             if place >= done and place % parts == number - 1:
-                observers = {
-                    site: _updating(collector, batch) for site, collector in collectors.items()
-                }
-                _observe(subject, torch.from_numpy(batch.tokens), observers)
+                take(batch)
+                if kept.due(len(batch.positions)):
+                    overlap.join()
                 kept.seen(collectors, len(batch.positions), place + 1)
             advance(len(batch.positions))
-    return collectors
+    overlap.join()
+    return Streamed(collectors, (*take.notices, *_without_room(collectors)))
 
 
-def _observe(subject: Subject, tokens: Tensor, observers: Mapping[str, Observer]) -> None:
+def _without_room(collectors: Mapping[str, AnyCollector]) -> tuple[str, ...]:
+    short = [
+        site
+        for site, collector in collectors.items()
+        if isinstance(collector, SiteCollector) and collector.lacks_room
+    ]
+    if not short:
+        return ()
+    return (
+        f"the device has no room for what is kept of {len(short)} of {len(collectors)} sites: it "
+        "is in main memory, which is slower; fewer layers at once or smaller --top, --random, "
+        "--per-band and --memory change that",
+    )
+
+
+def _take_in(
+    subject: Subject, collectors: Mapping[str, AnyCollector], overlap: Overlap, batch: Batch
+) -> None:
     """Neurons in one forward pass, heads in another: only there attention is not a fast kernel."""
-    heads = {site: observer for site, observer in observers.items() if is_pattern(site)}
-    if len(heads) < len(observers):
-        subject.observe(tokens, {site: observers[site] for site in observers if site not in heads})
+    overlap.drop()
+    tokens = torch.from_numpy(batch.tokens)
+    listed = subject.latents() if isinstance(subject, LatentReader) else {}
+    neurons: dict[str, Observer] = {}
+    heads: dict[str, Observer] = {}
+    latents: dict[str, LatentObserver] = {}
+    for site, collector in collectors.items():
+        if isinstance(collector, HeadCollector):
+            heads[site] = partial(collector.update, batch)
+        elif site in listed:
+            latents[site] = overlap.behind(site, partial(collector.update_latents, batch))
+        else:
+            neurons[site] = overlap.behind(site, partial(collector.update, batch))
+    if latents:
+        assert isinstance(subject, LatentReader)
+        subject.observe_latents(tokens, neurons, latents)
+    elif neurons:
+        subject.observe(tokens, neurons)
+    overlap.finish()
     if heads:
         assert isinstance(subject, HeadReader)
         subject.observe_pairs(tokens, heads)
-
-
-def _updating(collector: AnyCollector, batch: Batch) -> Observer:
-    def observe(activations: Tensor) -> None:
-        collector.update(batch, activations)
-
-    return observe
 
 
 def write(
@@ -130,6 +176,8 @@ def write(
     with progress("write", sum(map(len, shards.values())), "shards") as advance:
         for site in list(collectors):
             collector = collectors.pop(site)
+            if isinstance(collector, SiteCollector):
+                collector.move(torch.device("cpu"))
             tables = (
                 HeadTables(collector, corpus)
                 if isinstance(collector, HeadCollector)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from neuron_explainer import schemas
 from neuron_explainer.collect.bands import BandSample
+from neuron_explainer.collect.kept import BAND_SEED
 from neuron_explainer.collect.moments import Moments
-from neuron_explainer.collect.reservoirs import EMPTY, positions_of
-from neuron_explainer.collect.site import BAND_SEED, SiteCollector
+from neuron_explainer.collect.reservoirs import positions_of
+from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.token_table import (
     POOLED,
     HeldOut,
@@ -46,16 +47,15 @@ class SiteTables:
     """The tables of one site, made from a collector that has seen the whole corpus."""
 
     def __init__(self, collector: SiteCollector, corpus: Corpus, settings: CollectSettings) -> None:
-        collector.top.sort()
-        collector.random.sort()
+        kept = collector.kept
+        kept.top.sort()
+        kept.random.sort()
         self._collector = collector
         self._corpus = corpus
         self._kept_tokens = settings.kept_tokens
         self._whole_table = settings.whole_table
         self._dtype = settings.activations
-        self._bands = collector.bands.result(
-            collector.top, collector.random, collector.seed + BAND_SEED
-        )
+        self._bands = kept.bands.result(kept.top, kept.random, collector.seed + BAND_SEED)
         self._moments = collector.moments.result()
 
     def shard(self, shard: Shard) -> dict[str, pa.Table]:
@@ -65,7 +65,7 @@ class SiteTables:
         tables = {
             "records": _record_table(rows, self._corpus.lengths, self._dtype),
             "neurons": _neuron_table(
-                neurons, self._moments, self._collector.top.maxima, self._bands
+                neurons, self._moments, self._collector.kept.top.maxima, self._bands
             ),
         }
         if self._collector.tables:
@@ -73,11 +73,10 @@ class SiteTables:
         return tables
 
     def _rows(self, neurons: slice) -> _Rows:
-        sources = (self._collector.top, self._collector.random)
-        layout = _Layout.of(sources[0].keys.shape[1], sources[1].keys.shape[1], self._bands)
-        keys = torch.cat(
-            [*(source.keys[neurons] for source in sources), self._bands.keys[neurons].flatten(1)], 1
-        )
+        sources = (self._collector.kept.top, self._collector.kept.random)
+        layout = _Layout.of(sources[0].order.shape[1], sources[1].order.shape[1], self._bands)
+        of_bands = positions_of(self._bands.keys[neurons].flatten(1))
+        positions = torch.cat([*(source.positions[neurons] for source in sources), of_bands], 1)
         activations = torch.cat(
             [
                 *(source.activations[neurons] for source in sources),
@@ -85,7 +84,7 @@ class SiteTables:
             ],
             1,
         )
-        present = keys != EMPTY
+        present = positions >= 0
         top, random, _ = layout.sizes
         counts = int(present[0, :top].sum()), int(present[0, top : top + random].sum())
         neuron, place = (index.numpy() for index in torch.nonzero(present, as_tuple=True))
@@ -95,7 +94,7 @@ class SiteTables:
             layout.rank[place],
             layout.band[place],
             layout.split(*counts)[place],
-            positions_of(keys)[present].numpy(),
+            positions[present].numpy(),
             activations[present].numpy(),
         )
 

@@ -5,17 +5,25 @@ subtracted before it is used. Tokens that are too rare share one pooled row. So 
 the memory allowed does not suffice, the rarest first; the layout says how many that are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuron_explainer.collect.batches import Placed
+from neuron_explainer.collect.sparse import summed
+from neuron_explainer.collect.state import Commit
 from neuron_explainer.record_set import Corpus
+from neuron_explainer.subjects.base import Latents
 
 _SINGLE = float(np.finfo(np.float32).eps)
+_PRODUCT_TOKENS = 1 << 13  # in one matrix product: more would have more rows that are mostly 0
+# from torch 2.8 on, a product of half precision can be had in single precision
+_SUMS_IN_SINGLE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
 POOLED = 0  # the row of all tokens without one of their own
 
 
@@ -102,15 +110,47 @@ def _count_pairs(corpus: Corpus, vocabulary: int) -> tuple[NDArray[np.int64], ND
 class TokenTableAccumulator:
     """Sums of activations per row and neuron."""
 
-    def __init__(self, layout: TableLayout, neurons: int) -> None:
+    def __init__(
+        self, layout: TableLayout, neurons: int, device: torch.device | str = "cpu"
+    ) -> None:
         self.layout = layout
-        self._sums = torch.zeros((layout.rows, neurons))
+        self._sums = torch.zeros((layout.rows, neurons), device=device)
         self._counts = np.zeros(layout.rows, np.int64)
 
     def update(self, rows: NDArray[np.int64], activations: Tensor) -> None:
         """Add `activations` (tokens, neurons) to the table's `rows` (tokens,)."""
         self._sums.index_add_(0, torch.from_numpy(rows), activations)
         self._counts += np.bincount(rows, minlength=len(self._counts))
+
+    def weigh(self, values: Tensor, batch: Placed) -> Commit:
+        """Add the scored positions of `values` (batch, time, neurons) of any type.
+
+        By matrix products with the rows as ones and zeros: on a GPU, sums into the same row from
+        many threads would come in any order, and never twice to the same bytes.
+        """
+        sums: list[tuple[Tensor, Tensor]] = []
+        for part in batch.once(self.layout, partial(_parts, self.layout)):
+            members = part.column[None, :] == part.order[:, None]
+            sums.append((part.rows, _product(members, values[part.excerpts].flatten(0, 1))))
+        return self._adding(self._sums, sums, batch)
+
+    def weigh_sparse(self, scored: Latents, batch: Placed) -> Commit:
+        """Add latents at scored positions; all that are not in `scored` are 0."""
+        rows = torch.from_numpy(self.layout.rows_of(batch.batch.tokens).ravel())
+        cells = rows.to(self._sums.device)[scored.place] * scored.shape[2] + scored.latent
+        sums = summed(cells, scored.value.float())
+        return self._adding(self._sums.view(-1), [sums], batch)
+
+    def _adding(self, into: Tensor, sums: Sequence[tuple[Tensor, Tensor]], batch: Placed) -> Commit:
+        rows = self.layout.rows_of(batch.batch.tokens)[batch.batch.scored]
+        counts = np.bincount(rows, minlength=len(self._counts))
+
+        def commit() -> None:
+            for where, values in sums:
+                into.index_add_(0, where, values)
+            self._counts += counts
+
+        return commit
 
     def state(self) -> dict[str, Tensor]:
         """All that it holds, by name."""
@@ -123,7 +163,7 @@ class TokenTableAccumulator:
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
         """Add the sums of other excerpts, in single precision like those within a part."""
-        self._sums += state["sums"]
+        self._sums += state["sums"].to(self._sums.device)
         self._counts += state["counts"].numpy()
 
     def without(
@@ -134,7 +174,7 @@ class TokenTableAccumulator:
         A sum that comes from held-out records alone is exactly zero afterwards: what single
         precision would leave of it would still say where the neuron fires in them.
         """
-        sums = self._sums[:, neurons].T.contiguous().double().numpy()
+        sums = self._sums[:, neurons].T.contiguous().double().cpu().numpy()
         rows = sums.shape[1]
         cells = held_out.neuron * rows + held_out.row
         own = np.bincount(cells, held_out.activation, sums.size).reshape(sums.shape)
@@ -144,6 +184,44 @@ class TokenTableAccumulator:
         counts = self._counts[None, :] - times
         left = sums - own
         return np.where((counts > 0) & (np.abs(left) > rounding), left, 0.0), counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some excerpts of a batch, and which rows of the table their tokens have."""
+
+    excerpts: slice
+    rows: Tensor  # (different rows,)
+    order: Tensor  # 0, 1, 2 and so on, as many
+    column: Tensor  # (tokens,) which of them each position has; -1 where it is not scored
+
+
+def _parts(layout: TableLayout, batch: Placed) -> list[_Part]:
+    rows, scored = layout.rows_of(batch.batch.tokens), batch.batch.scored
+    step = max(1, _PRODUCT_TOKENS // scored.shape[1])
+    return [
+        _part(slice(first, first + step), rows, scored, batch.scored.device)
+        for first in range(0, len(scored), step)
+    ]
+
+
+def _part(
+    excerpts: slice, rows: NDArray[np.int64], scored: NDArray[np.bool_], device: torch.device
+) -> _Part:
+    there, which = np.unique(rows[excerpts][scored[excerpts]], return_inverse=True)
+    column = np.full(scored[excerpts].shape, -1)
+    column[scored[excerpts]] = which
+    order = torch.arange(len(there), device=device)
+    distinct, columns = (torch.from_numpy(part).to(device) for part in (there, column.ravel()))
+    return _Part(excerpts, distinct, order, columns)
+
+
+def _product(members: Tensor, values: Tensor) -> Tensor:
+    """The float32 sums (rows, neurons) of `values` (tokens, neurons) by `members` of each row."""
+    chosen = members.to(values.dtype)
+    if values.dtype != torch.float32 and values.device.type == "cuda" and _SUMS_IN_SINGLE:
+        return torch.mm(chosen, values, out_dtype=torch.float32)
+    return chosen.float() @ values.float()
 
 
 @dataclass(frozen=True, slots=True)

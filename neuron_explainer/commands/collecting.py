@@ -11,6 +11,7 @@ from neuron_explainer import workspace
 from neuron_explainer.commands import corpus_options as text
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
+from neuron_explainer.commands import pass_options as pass_option
 from neuron_explainer.config import CollectSettings, SaeSettings, SubjectSettings
 from neuron_explainer.errors import ConfigError
 
@@ -71,10 +72,11 @@ def collect(
     whole_table: option.WholeTable = False,
     context_table: option.ContextTable = False,
     pairs: option.AllPairs = False,
-    memory_mb: option.MemoryOption = 1024,
-    batch: option.BatchOption = 32,
-    checkpoint: option.CheckpointOption = 100_000,
-    shard: option.ShardOption = None,
+    memory_mb: pass_option.MemoryOption = 1024,
+    batch: pass_option.BatchOption = 32,
+    batch_tokens: pass_option.BatchTokens = 0,
+    checkpoint: pass_option.CheckpointOption = 100_000,
+    shard: pass_option.ShardOption = None,
     seed: option.SeedOption = 0,
     device: option.DeviceOption = "cpu",
     dtype: option.TypeOption = "float32",
@@ -117,7 +119,7 @@ def _collect(data: Path, given: Mapping[str, Any]) -> "Collected":
 
 
 def merge(
-    subject: option.PartsOf,
+    subject: pass_option.PartsOf,
     folder: option.WorkspaceOption = None,
     as_json: option.JsonOption = False,
 ) -> None:

@@ -131,21 +131,6 @@ WholeTable = Annotated[
 ContextTable = Annotated[
     bool, typer.Option("--context-table", help="Also means of tokens after certain others.")
 ]
-MemoryOption = Annotated[
-    int, typer.Option("--memory", metavar="MB", help="For token tables and quantiles.", min=16)
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts; see merge."),
-]
-CheckpointOption = Annotated[
-    int,
-    typer.Option(metavar="N", help="Save the state every N excerpts; 0: never.", min=0),
-]
-PartsOf = Annotated[
-    str, typer.Argument(metavar="SUBJECT", help="Its folder in data/, without .parts.")
-]
-BatchOption = Annotated[int, typer.Option(metavar="N", help="Excerpts a forward pass.", min=1)]
 InspectedSubject = Annotated[
     str, typer.Argument(metavar="SUBJECT", help="A folder or hub id of a causal LM.")
 ]

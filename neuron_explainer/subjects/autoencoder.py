@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from neuron_explainer.errors import SubjectError
+from neuron_explainer.subjects.base import Latents
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -170,6 +171,22 @@ class Autoencoder:
             scaled = (raw - self.encoder_bias) * self.magnitude.log_scale.exp()
             return (scaled + self.magnitude.bias).relu() * (raw > 0)
         return raw.relu()
+
+    def encode_sparse(self, x: Tensor) -> Latents:
+        """Inputs (batch, time, d_in) → the latents that may not be 0: of TopK k a place.
+
+        The same numbers as `encode`. Raises SubjectError as `encode_raw` does.
+        """
+        shape = (x.shape[0], x.shape[1], self.n)
+        if self.k is None:
+            latents = self.encode(x).flatten(0, 1)
+            place, latent = torch.nonzero(latents, as_tuple=True)
+            return Latents(place, latent, latents[place, latent], shape)
+        kept = self.encode_raw(x).flatten(0, 1).topk(self.k, dim=-1)
+        place = torch.arange(len(kept.indices), device=x.device).repeat_interleave(
+            self.k, output_size=kept.indices.numel()
+        )
+        return Latents(place, kept.indices.flatten(), kept.values.relu().flatten(), shape)
 
     def decode(self, latents: Tensor, norm: Norm | None = None) -> Tensor:
         """Latents (rows, n) → reconstructions (rows, d_out), without what goes past the latents.

@@ -1,6 +1,7 @@
 """What collect needs of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Union, runtime_checkable
 
 import numpy as np
@@ -14,6 +15,22 @@ if TYPE_CHECKING:
 Observer = Callable[["torch.Tensor"], None]  # (batch, time, neurons)
 PairObserver = Callable[["torch.Tensor"], None]  # (batch, heads, query, key)
 Neurons = Union[slice, "torch.Tensor"]  # a range, or indices (int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Latents:
+    """A batch's latents as a list of the few that may not be 0; all others are 0.
+
+    In order of place, no latent twice at a place, and none below 0.
+    """
+
+    place: "torch.Tensor"  # (listed,) excerpt * time + position
+    latent: "torch.Tensor"  # (listed,)
+    value: "torch.Tensor"  # (listed,)
+    shape: tuple[int, int, int]  # (batch, time, latents)
+
+
+LatentObserver = Callable[[Latents], None]
 
 
 class Tokenizer(Protocol):
@@ -107,3 +124,19 @@ class HeadReader(Protocol):
         Each observer gets the norms of what the site's heads write to the residual stream at each
         query for each key, a · ‖v W_O‖, and 0 where the key is after the query.
         """
+
+
+@runtime_checkable
+class LatentReader(Protocol):
+    """What a subject may also know: latents, of which nearly all are 0, as a list of the others."""
+
+    def latents(self) -> Mapping[str, int]:
+        """Every site that can be read so, and its number of latents."""
+
+    def observe_latents(
+        self,
+        tokens: "torch.Tensor",
+        observers: Mapping[str, Observer],
+        latents: Mapping[str, LatentObserver],
+    ) -> None:
+        """As `observe`, with the sites in `latents` read as lists, all in one forward pass."""

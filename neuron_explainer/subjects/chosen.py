@@ -11,6 +11,9 @@ from torch import Tensor
 
 from neuron_explainer.subjects.base import (
     HeadReader,
+    LatentObserver,
+    LatentReader,
+    Latents,
     Neurons,
     Observer,
     PairObserver,
@@ -47,6 +50,24 @@ class ChosenSubject:
         """Run `tokens`; observers get the chosen neurons' activations."""
         picked = {site: self._picking(site, -1, seen) for site, seen in observers.items()}
         self._subject.observe(tokens, picked)
+
+    def latents(self) -> Mapping[str, int]:
+        """The sites of latents of which some are chosen, and how many."""
+        return self._counted(
+            self._subject.latents() if isinstance(self._subject, LatentReader) else {}
+        )
+
+    def observe_latents(
+        self,
+        tokens: Tensor,
+        observers: Mapping[str, Observer],
+        latents: Mapping[str, LatentObserver],
+    ) -> None:
+        """Run `tokens`; observers get the chosen neurons' activations and the chosen latents."""
+        assert isinstance(self._subject, LatentReader)
+        picked = {site: self._picking(site, -1, seen) for site, seen in observers.items()}
+        listed = {site: self._listing(site, seen) for site, seen in latents.items()}
+        self._subject.observe_latents(tokens, picked, listed)
 
     def patterns(self) -> Mapping[str, int]:
         """The blocks of which heads are chosen, and how many."""
@@ -93,6 +114,21 @@ class ChosenSubject:
     def _picking(self, site: str, axis: int, observer: Observer) -> Observer:
         def observe(activations: Tensor) -> None:
             observer(activations.index_select(axis, self._chosen[site].to(activations.device)))
+
+        return observe
+
+    def _listing(self, site: str, observer: LatentObserver) -> LatentObserver:
+        chosen = self._chosen[site]
+
+        def observe(latents: Latents) -> None:
+            batch, time, width = latents.shape
+            device = latents.latent.device
+            places = torch.full((width,), -1, device=device)
+            places[chosen.to(device)] = torch.arange(len(chosen), device=device)
+            there = torch.nonzero(places[latents.latent] >= 0)[:, 0]
+            place, value = latents.place[there], latents.value[there]
+            latent = places[latents.latent[there]]
+            observer(Latents(place, latent, value, (batch, time, len(chosen))))
 
         return observe
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.subjects.autoencoder import Autoencoder
 from neuron_explainer.subjects.base import (
+    LatentObserver,
     Neurons,
     Observer,
     ResidualReader,
@@ -70,16 +71,30 @@ class SparseSubject:
 
     def sites(self) -> Mapping[str, int]:
         """The underlying sites, then one for each autoencoder."""
-        widths = {site: sae.n for site, sae in self._autoencoders.items()}
-        return {**self._subject.sites(), **widths}
+        return {**self._subject.sites(), **self.latents()}
 
     def observe(self, tokens: Tensor, observers: Mapping[str, Observer]) -> None:
         """Run `tokens` and encode what the autoencoders' sites hold."""
+        self.observe_latents(tokens, observers, {})
+
+    def latents(self) -> Mapping[str, int]:
+        """The autoencoders' sites."""
+        return {site: sae.n for site, sae in self._autoencoders.items()}
+
+    def observe_latents(
+        self,
+        tokens: Tensor,
+        observers: Mapping[str, Observer],
+        latents: Mapping[str, LatentObserver],
+    ) -> None:
+        """As `observe`, with the sites in `latents` as lists of what is not zero."""
         below: dict[str, list[Observer]] = {}
         for site, observer in observers.items():
             if site in self._autoencoders:
                 observer = self._encoding(site, observer)  # noqa: PLW2901
             below.setdefault(site.partition("/")[0], []).append(observer)
+        for site, lister in latents.items():
+            below.setdefault(site.partition("/")[0], []).append(self._listing(site, lister))
         self._subject.observe(tokens, {site: _each(chain) for site, chain in below.items()})
 
     def logits(self, tokens: Tensor) -> Tensor:
@@ -147,11 +162,21 @@ class SparseSubject:
 
     def _encoding(self, site: str, observer: Observer) -> Observer:
         def encode(activations: Tensor) -> None:
-            autoencoder = self._autoencoders[site].on(activations.device)
-            self._autoencoders[site] = autoencoder  # moved once, not with every batch
-            observer(autoencoder.encode(activations))
+            observer(self._beside(site, activations).encode(activations))
 
         return encode
+
+    def _listing(self, site: str, observer: LatentObserver) -> Observer:
+        def encode(activations: Tensor) -> None:
+            observer(self._beside(site, activations).encode_sparse(activations))
+
+        return encode
+
+    def _beside(self, site: str, activations: Tensor) -> Autoencoder:
+        """The site's autoencoder, on the device of what it reads: moved once, not every time."""
+        autoencoder = self._autoencoders[site].on(activations.device)
+        self._autoencoders[site] = autoencoder
+        return autoencoder
 
 
 def _each(observers: list[Observer]) -> Observer:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from neuron_explainer.collect.excerpts import Batch, batches
+from neuron_explainer.collect.batches import Batch, batches
 from neuron_explainer.errors import SubjectError
 from neuron_explainer.record_set import Corpus
 from neuron_explainer.subjects.autoencoder import Normalisation, normalised

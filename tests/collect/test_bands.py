@@ -10,14 +10,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from neuron_explainer.collect.bands import BANDS, QUANTILES, BandReservoirs, BandSample
-from neuron_explainer.collect.reservoirs import (
-    EMPTY,
-    Reservoir,
-    activation_keys,
-    positions_of,
-    priority_keys,
-)
+from neuron_explainer.collect.bands import BANDS, QUANTILES, BandSample
+from neuron_explainer.collect.batches import Batch
+from neuron_explainer.collect.dense import DenseRows
+from neuron_explainer.collect.kept import BAND_SEED, KeptExcerpts, Sizes
+from neuron_explainer.collect.reservoirs import EMPTY, positions_of
 
 Floats = NDArray[np.float32]
 _PER_BAND = 4
@@ -45,24 +42,21 @@ class Stream:
 
     def sample(self, batch: int = 256) -> BandSample:
         neurons, excerpts = self.maxima.shape
-        bands = BandReservoirs(
-            neurons, 1, self.per_band, excerpts, self.remembered or excerpts, self.top
-        )
-        top, random = Reservoir(neurons, self.top, 1), Reservoir(neurons, self.random, 1)
+        remembered = self.remembered or excerpts
+        sizes = Sizes(self.top, self.random, self.per_band, 1, excerpts, remembered)
+        kept = KeptExcerpts(neurons, sizes, self.seed)
         order = np.random.default_rng(self.seed).permutation(excerpts)
         edges = [*range(0, excerpts, 1024), excerpts]
         for start, stop in pairwise(edges):
             for first in range(start, min(stop, excerpts), batch):
                 chosen = order[first : min(first + batch, stop)]
-                positions = torch.from_numpy(chosen)
+                nothing = np.zeros((len(chosen), 1), np.int64)
+                offered = Batch(chosen, nothing, nothing == 0).on(torch.device("cpu"))
                 maxima = torch.from_numpy(self.maxima[:, chosen])
-                rows = maxima.T[:, None, :]
-                top.update(activation_keys(maxima, positions), maxima, rows)
-                random.update(priority_keys(self.seed + 1, neurons, positions), maxima, rows)
-                bands.update(priority_keys(self.seed, neurons, positions), maxima, rows, positions)
-        top.sort()
-        random.sort()
-        return bands.result(top, random, self.seed)
+                kept.weigh(offered, maxima, DenseRows(maxima.T[:, None, :]))()
+        kept.top.sort()
+        kept.random.sort()
+        return kept.bands.result(kept.top, kept.random, self.seed + BAND_SEED)
 
     def edges(self) -> NDArray[np.float64]:
         """Exact boundaries, with both ends, (neurons, bands + 1)."""

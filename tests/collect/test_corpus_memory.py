@@ -11,7 +11,8 @@ _RUN = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from neuron_explainer.collect.excerpts import ExcerptRule, batches, write_corpus
+from neuron_explainer.collect.batches import batches
+from neuron_explainer.collect.excerpts import ExcerptRule, write_corpus
 from neuron_explainer.record_set import Corpus
 from neuron_explainer.store import Folder
 

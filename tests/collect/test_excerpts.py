@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from neuron_explainer.collect.excerpts import ExcerptRule, batches, cut, write_corpus
+from neuron_explainer.collect.batches import batches
+from neuron_explainer.collect.excerpts import ExcerptRule, cut, write_corpus
 from neuron_explainer.errors import CorpusError, DataError
 from neuron_explainer.record_set import Corpus
 from neuron_explainer.store import Folder

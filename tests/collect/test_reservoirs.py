@@ -9,9 +9,11 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import stats
 
+from neuron_explainer.collect.dense import DenseRows
 from neuron_explainer.collect.reservoirs import (
     EMPTY,
     Reservoir,
+    Reservoirs,
     activation_keys,
     positions_of,
     priority_keys,
@@ -28,15 +30,28 @@ _ACTIVATIONS = st.tuples(st.integers(1, 4), st.integers(1, 30), st.integers(1, 3
 
 def _filled(activations: Floats, order: NDArray[np.int64], batch: int, capacity: int) -> Reservoir:
     neurons, excerpts, time = activations.shape
-    reservoir = Reservoir(neurons, capacity, time)
+    reservoirs = Reservoirs(neurons, (capacity,), time)
     for first in range(0, excerpts, batch):
-        positions = order[first : first + batch]
-        rows = torch.from_numpy(activations[:, positions]).permute(1, 2, 0)  # (batch, time, neuron)
+        positions = torch.from_numpy(order[first : first + batch])
+        rows = torch.from_numpy(activations[:, positions.numpy()]).permute(
+            1, 2, 0
+        )  # (batch, time, neuron)
         maxima = rows.amax(1).T.contiguous()
-        keys = activation_keys(maxima, torch.from_numpy(positions))
-        reservoir.update(keys, maxima, rows)
+        _offer(reservoirs, activation_keys(maxima, positions), positions, maxima, rows)
+    (reservoir,) = reservoirs.each
     reservoir.sort()
     return reservoir
+
+
+def _offer(
+    reservoirs: Reservoirs,
+    keys: torch.Tensor,
+    positions: torch.Tensor,
+    maxima: torch.Tensor,
+    rows: torch.Tensor,
+) -> None:
+    offers = reservoirs.offers(keys[None])
+    reservoirs.weigh(offers, positions, maxima, DenseRows(rows))()
 
 
 def _brute_force(maxima: Floats, capacity: int) -> NDArray[np.int64]:
@@ -54,7 +69,7 @@ def test_top_records_are_those_of_keeping_everything(
     order = np.random.default_rng(seed).permutation(activations.shape[1])
     reservoir = _filled(activations, order, batch, capacity)
     expected = _brute_force(activations.max(2), capacity)
-    positions = positions_of(reservoir.keys).numpy()
+    positions = reservoir.positions.numpy()
     np.testing.assert_array_equal(positions, expected)
     for neuron, row in enumerate(expected):
         held = row[row >= 0]
@@ -90,26 +105,61 @@ def test_a_nan_ranks_highest_so_that_it_cannot_hide() -> None:
 
 
 def test_a_shorter_batch_leaves_no_values_of_the_record_that_it_replaces() -> None:
-    reservoir = Reservoir(1, 1, 4)
-    reservoir.update(torch.tensor([[1]]), torch.tensor([[1.0]]), torch.ones(1, 4, 1))
-    reservoir.update(torch.tensor([[2]]), torch.tensor([[2.0]]), torch.full((1, 2, 1), 2.0))
-    assert reservoir.activations.tolist() == [[[2.0, 2.0, 0.0, 0.0]]]
+    reservoirs = Reservoirs(1, (1,), 4)
+    for rank, rows in ((1, torch.ones(1, 4, 1)), (2, torch.full((1, 2, 1), 2.0))):
+        keys, maxima = torch.tensor([[rank]]), torch.tensor([[float(rank)]])
+        _offer(reservoirs, keys, torch.tensor([7]), maxima, rows)
+    assert reservoirs.each[0].activations.tolist() == [[[2.0, 2.0, 0.0, 0.0]]]
 
 
 def test_empty_keys_are_not_taken() -> None:
-    reservoir = Reservoir(1, 3, 1)
-    keys = torch.tensor([[EMPTY, 7, EMPTY]])
-    reservoir.update(keys, torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(3, 1, 1))
+    reservoirs = Reservoirs(1, (3,), 1)
+    keys, maxima = torch.tensor([[EMPTY, 7, EMPTY]]), torch.tensor([[1.0, 2.0, 3.0]])
+    _offer(reservoirs, keys, torch.tensor([4, 5, 6]), maxima, torch.ones(3, 1, 1))
+    (reservoir,) = reservoirs.each
     reservoir.sort()
-    assert reservoir.keys.tolist() == [[7, EMPTY, EMPTY]]
-    assert (positions_of(reservoir.keys)[0, 1:] == -1).all()
+    assert reservoir.order.tolist() == [[7, EMPTY, EMPTY]]
+    assert reservoir.positions.tolist() == [[5, -1, -1]]
 
 
 def test_a_reservoir_of_no_capacity_stays_empty() -> None:
-    reservoir = Reservoir(2, 0, 1)
-    reservoir.update(torch.tensor([[1], [2]]), torch.zeros(2, 1), torch.zeros(1, 1, 2))
-    reservoir.sort()
-    assert reservoir.keys.shape == (2, 0)
+    reservoirs = Reservoirs(2, (0, 1), 1)
+    orders = torch.tensor([[[1], [2]], [[3], [4]]])
+    where, rows = torch.tensor([5]), DenseRows(torch.zeros(1, 1, 2))
+    reservoirs.weigh(reservoirs.offers(orders), where, torch.zeros(2, 1), rows)()
+    none, one = reservoirs.each
+    none.sort()
+    assert none.order.shape == (2, 0)
+    assert one.order.tolist() == [[3], [4]]
+
+
+@settings(deadline=None)
+@given(_ACTIVATIONS, st.lists(st.integers(0, 7), min_size=1, max_size=4), st.integers(1, 9))
+def test_reservoirs_filled_together_are_those_filled_alone(
+    activations: Floats, capacities: list[int], batch: int
+) -> None:
+    neurons, excerpts, time = activations.shape
+    together = Reservoirs(neurons, capacities, time)
+    alone = [Reservoirs(neurons, (capacity,), time) for capacity in capacities]
+    for first in range(0, excerpts, batch):
+        positions = torch.arange(first, min(excerpts, first + batch))
+        rows = torch.from_numpy(activations[:, positions.numpy()]).permute(1, 2, 0)
+        maxima = rows.amax(1).T.contiguous()
+        keys = [priority_keys(seed, neurons, positions) for seed in range(len(capacities))]
+        offers = together.offers(torch.stack(keys))
+        together.weigh(offers, positions, maxima, DenseRows(rows))()
+        for reservoirs, own in zip(alone, keys, strict=True):
+            _offer(reservoirs, own, positions, maxima, rows)
+    for one, reservoirs in zip(together.each, alone, strict=True):
+        (other,) = reservoirs.each
+        _assert_equal(one, other)
+
+
+def _assert_equal(one: Reservoir, other: Reservoir) -> None:
+    one.sort()
+    other.sort()
+    for name, held in one.state().items():
+        assert torch.equal(held, other.state()[name]), name
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 1000])
@@ -124,14 +174,16 @@ def test_the_random_sample_is_a_function_of_the_seed_alone(batch: int) -> None:
 def _random_sample(
     neurons: int, capacity: int, order: NDArray[np.int64], seed: int, batch: int = 128
 ) -> NDArray[np.int64]:
-    reservoir = Reservoir(neurons, capacity, 1)
+    reservoirs = Reservoirs(neurons, (capacity,), 1)
     for first in range(0, len(order), batch):
         positions = torch.from_numpy(order[first : first + batch])
         keys = priority_keys(seed, neurons, positions)
         nothing = torch.zeros(neurons, len(positions))
-        reservoir.update(keys, nothing, nothing.T[:, None, :])
+        _offer(reservoirs, keys, positions, nothing, nothing.T[:, None, :])
+    (reservoir,) = reservoirs.each
     reservoir.sort()
-    return positions_of(reservoir.keys).numpy()
+    sampled: NDArray[np.int64] = reservoir.positions.numpy()
+    return sampled
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31])
@@ -170,11 +222,11 @@ def test_the_random_sample_does_not_look_at_activations() -> None:
     keys = priority_keys(0, 3, torch.arange(9))
     samples = []
     for scale in (1.0, -50.0):
-        reservoir = Reservoir(3, 4, 1)
+        reservoirs = Reservoirs(3, (4,), 1)
         values = torch.arange(27.0).view(9, 1, 3) * scale
-        reservoir.update(keys, values.amax(1).T.contiguous(), values)
-        reservoir.sort()
-        samples.append(positions_of(reservoir.keys).tolist())
+        _offer(reservoirs, keys, torch.arange(9), values.amax(1).T.contiguous(), values)
+        reservoirs.each[0].sort()
+        samples.append(reservoirs.each[0].positions.tolist())
     assert samples[0] == samples[1]
 
 
