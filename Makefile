@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NEURON := $(BIN)/neuron-explainer
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help example test check format build wheel-test echo-server clean
+.PHONY: help example test check format build wheel-test echo-server screenshots clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ wheel-test: build  ## the built wheel in a clean environment, from an empty dire
 	build/wheel-test/venv/bin/pip install -q -c constraints.txt dist/*.whl
 	cd build/wheel-test/empty && ../venv/bin/neuron-explainer run \
 	  && ../venv/bin/neuron-explainer show tiny/0/$(EXAMPLE_NEURON) --plain --top 1
+
+screenshots: $(VENV)/ready  ## pictures of the viewer's pages; needs Chromium
+	$(BIN)/python scripts/write_screenshots.py
 
 clean:  ## remove what can be made again
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,6 +19,7 @@ from neuron_explainer.commands import (
     selecting,
     training,
     uploading,
+    viewing,
 )
 from neuron_explainer.errors import UserError
 
@@ -48,6 +49,7 @@ for command in (
     *(collecting.run, collecting.collect, collecting.merge),
     *(explaining.explain, explaining.simulate, selecting.select),
     *(scoring.score, comparing.compare, scoring.show, publishing.publish),
+    viewing.view,
 ):
     app.command()(command)
 app.add_typer(formats.import_app, name="import")

@@ -25,7 +25,7 @@ def example_settings() -> "Settings":
     """The embedded example's."""
     from neuron_explainer.config import load
 
-    return load(workspaces.shipped() / "data" / "tiny" / "run.toml")
+    return load(workspaces.example_file())
 
 
 def run_all(workspace: Workspace, settings: Settings, progress: Progress = silent) -> Finished:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import pyarrow as pa
@@ -94,6 +95,19 @@ class Corpus:
         ids: NDArray[np.int32] = chunks[chunk][int(sequence - starts[chunk])].values.to_numpy()
         return ids
 
+    def tokens_at(
+        self, sequences: NDArray[np.int32], positions: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        """The token ids at one position of each of `sequences`, both (places,)."""
+        starts, chunks = self._chunks
+        chunk = np.searchsorted(starts, sequences, side="right") - 1
+        found = np.empty(len(sequences), np.int32)
+        for place in np.unique(chunk):
+            within = chunk == place
+            offsets = chunks[place].offsets.to_numpy()[sequences[within] - starts[place]]
+            found[within] = chunks[place].values.to_numpy()[offsets + positions[within]]
+        return found
+
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
         """The number of tokens of every sequence, (sequences,)."""
@@ -138,14 +152,17 @@ class RecordSet:
             sign = " --sign negative"
         layer = site.split(".")[1]
         of_layer = site == f"blocks.{layer}.mlp.hook_post"
-        where = (f"--layer {layer}" if of_layer else f"--site {site}") + sign
-        command = f"neuron-explainer collect --subject {self.subject} {where}"
+        where = (f"--layer {layer}" if of_layer else f"--site {quote(site)}") + sign
+        command = f"neuron-explainer collect --subject {quote(self.subject)} {where}"
         return Folder(self.data / self.subject / self.site, command)
 
     @cached_property
     def corpus(self) -> Corpus:
         """The sequences that the records point into."""
-        return _corpus(self.data / self.subject / "corpus", self.folder.rebuild)
+        path = self.data / self.subject / "corpus"
+        written = path / "manifest.json"
+        stamp = written.stat().st_mtime_ns if written.is_file() else 0
+        return _corpus(path, self.folder.rebuild, stamp)
 
     @cached_property
     def width(self) -> int:
@@ -270,8 +287,11 @@ class RecordSet:
 
 
 @lru_cache(maxsize=4)
-def _corpus(path: Path, rebuild: str) -> Corpus:
-    """One corpus for all sites of a subject, so that its sequences are remembered once."""
+def _corpus(path: Path, rebuild: str, _written: int) -> Corpus:
+    """One corpus for all sites of a subject, so that its sequences are remembered once.
+
+    What is remembered of one that was written anew since is of no use: hence when it was.
+    """
     return Corpus(path, rebuild)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ class Run:
     def folder(self) -> Folder:
         """Where its explanations are."""
         return Folder(
-            self.workspace.explanations / self.name, f"neuron-explainer explain --run {self.name}"
+            self.workspace.explanations / self.name,
+            f"neuron-explainer explain --run {quote(self.name)}",
         )
 
     @property
@@ -55,7 +57,7 @@ class Run:
         """Where one simulator's simulations and scores are."""
         return Folder(
             self.workspace.scoring / self.name / check_name(simulator),
-            f"neuron-explainer simulate {self.name} --simulator {simulator}",
+            f"neuron-explainer simulate {quote(self.name)} --simulator {quote(simulator)}",
         )
 
     def simulators(self) -> list[str]:

@@ -11,21 +11,18 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from neuron_explainer import __version__
 from neuron_explainer.errors import DataError, RunLocked, RunMismatch, WorkspaceError
-from neuron_explainer.parquet import deserialise, serialise
+from neuron_explainer.parquet import deserialise, rows_of, serialise, sha256_of
 
 SCHEMA_VERSION = 1
 SHARD_SIZE = 512  # neurons
@@ -245,7 +242,7 @@ class Folder:
 
     def register(self, file: str, rows: int) -> None:
         """List a file that was streamed into the folder, with its hash, as done."""
-        entry = {"rows": rows, "sha256": _sha256(self.path / file)}
+        entry = {"rows": rows, "sha256": sha256_of(self.path / file)}
         self.update({"shards": {**self.manifest()["shards"], file: entry}})
 
     def verified(self, file: str) -> Path:
@@ -254,7 +251,7 @@ class Folder:
         listed = self.manifest()["shards"].get(file)
         if listed is None or not path.is_file():
             raise self._damaged(path, "it is missing")
-        if _sha256(path) != listed["sha256"]:
+        if sha256_of(path) != listed["sha256"]:
             raise self._damaged(path, "it was changed or cut short")
         return path
 
@@ -292,25 +289,33 @@ class Folder:
         """The rows of one neuron, read without the rest of its shard. Empty when it has none."""
         for shard, file in self.shards(name):
             if neuron in shard:
-                return self._rows_of(file, neuron, columns)
+                return self._rows_of(file, [neuron], columns)
         raise DataError(f"{self.path} holds no {name} of neuron {neuron}")
 
-    def _rows_of(self, shard: str, neuron: int, columns: list[str] | None) -> pa.Table:
+    def read_neurons(
+        self, name: str, neurons: Sequence[int], columns: list[str] | None = None
+    ) -> pa.Table | None:
+        """The rows of some neurons, in stored order, read as those of one. None: no shard has any.
+
+        `columns` must hold `neuron`.
+        """
+        parts = [
+            self._rows_of(file, within, columns)
+            for shard, file in self.shards(name)
+            if (within := [neuron for neuron in neurons if neuron in shard])
+        ]
+        return pa.concat_tables(parts) if parts else None
+
+    def _rows_of(self, shard: str, neurons: list[int], columns: list[str] | None) -> pa.Table:
         path = self._place(shard)
         digest = self.manifest()["shards"][shard]["sha256"]
         try:
-            file = _parquet(str(path), path.stat().st_mtime_ns, digest)
-            if file is None:
-                raise self._damaged(path, "it was changed or cut short")
-            groups = [
-                group
-                for group in range(file.num_row_groups)
-                if _may_hold(file.metadata.row_group(group), neuron)
-            ]
-            table = file.read_row_groups(groups, columns=columns, use_threads=False)
+            rows = rows_of(path, digest, neurons, columns)
         except (OSError, pa.ArrowException) as error:
             raise self._damaged(path, str(error).splitlines()[0]) from error
-        return table.filter(pc.equal(table["neuron"], neuron))
+        if rows is None:
+            raise self._damaged(path, "it was changed or cut short")
+        return rows
 
     def _damaged(self, path: Path, reason: str) -> DataError:
         return DataError(f"{path} is damaged ({reason}); delete {self.path} and run {self.rebuild}")
@@ -327,24 +332,3 @@ def _is_manifest(manifest: dict[str, Any]) -> bool:
 def _brief(value: object, limit: int = 60) -> str:
     text = orjson.dumps(value).decode()
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-@lru_cache(maxsize=64)
-def _parquet(path: str, _modified: int, digest: str) -> pq.ParquetFile | None:
-    """The opened file, or None when its SHA-256 is another.
-
-    The whole file is hashed, once, because pyarrow aborts on some damages of a footer.
-    """
-    if _sha256(Path(path)) != digest:
-        return None
-    return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _may_hold(group: pq.RowGroupMetaData, neuron: int) -> bool:
-    statistics = group.column(0).statistics
-    return statistics is None or bool(statistics.min <= neuron <= statistics.max)

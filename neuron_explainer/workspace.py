@@ -62,6 +62,11 @@ def shipped() -> Path:
     return packaged if packaged.is_dir() else _PACKAGE.parent
 
 
+def example_file() -> Path:
+    """The configuration of the embedded example."""
+    return shipped() / "data" / "tiny" / "run.toml"
+
+
 def is_workspace(folder: Path) -> bool:
     """Whether the three folders that commands write to are there."""
     return all((folder / name).is_dir() for name in FOLDERS[:3])

@@ -1,14 +1,13 @@
 """What tests share: the embedded example, a small workspace made from it, and the assets."""
 
-import gzip
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from example_corpus import first_documents
 
 from neuron_explainer import pipeline, workspace
 from neuron_explainer.config import Settings
@@ -51,12 +50,6 @@ def tiny() -> Path:
 def tiny_subject(tiny: Path) -> HuggingFaceSubject:
     """The example's trained model."""
     return HuggingFaceSubject.load(str(tiny / "model"))
-
-
-def first_documents(tiny: Path, number: int) -> bytes:
-    """The first lines of the example's corpus."""
-    with gzip.open(tiny / "corpus.jsonl.gz", "rb") as file:
-        return b"".join(islice(file, number))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import transformers
-from conftest import first_documents
+from example_corpus import first_documents
 
 from neuron_explainer import workspace
 from neuron_explainer.collect.stage import collect

@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *(
             "score.rows",
             "score.bootstrap",
-            "subjects.tokenizer",
+            *("subjects.tokenizer", "subjects.one_sequence"),
             *("subjects.architectures", "subjects.weights", "subjects.places", "subjects.hooks"),
             *("subjects.loading", "subjects.structure", "subjects.interventions"),
             *("subjects.hub", "subjects.reading"),
@@ -70,7 +70,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("simulate.numbers", "simulate.detection", "simulate.fuzzing"),
         *("simulate.pair_detection", "simulate.pair_distance"),
     ),
-    ("runner", "shard_work", "record_rows", "record_set", "runs", "fits", "prompt_hashes"),
+    (
+        *("runner", "shard_work", "record_rows", "record_set", "runs", "fits", "prompt_hashes"),
+        "subject_loading",
+    ),
     # stages: what a command runs
     (
         "collect.*",
@@ -83,11 +86,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "score.over_corpus",
         "score.checks",
     ),
-    ("interchange.*", "compare.*", "publish.*", "train.*"),
+    ("interchange.*", "compare.*", "publish.*", "train.*", "view.*"),
     ("terminal",),
     ("selection",),
     ("pipeline", "best_of", "show"),
-    ("commands.options", "commands.model_options", "commands.output"),
+    ("commands.options", "commands.corpus_options", "commands.model_options", "commands.output"),
+    ("commands.view_options",),
     ("commands.neuronpedia_options", "commands.training_options", "commands.pass_options"),
     ("commands.*",),
     ("cli",),
@@ -114,6 +118,7 @@ FREE = (
     ("collect.*", "collect.*"),  # one pass over a corpus, in several files
     ("interchange.*", "interchange.*"),
     ("publish.*", "publish.*"),
+    ("view.*", "view.*"),
     ("llm.*", "llm.*"),
     ("subjects.places", "subjects.architectures"),
     ("subjects.places", "subjects.weights"),
@@ -137,11 +142,16 @@ FREE = (
     ("score.over_corpus", "score.joined"),
     ("score.over_corpus", "score.strata"),
 )
-STAGES = ("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "train")
+STAGES = (
+    *("collect", "explain", "simulate", "score", "interchange", "compare", "publish", "train"),
+    "view",
+)
 # a stage that reads what another offers
 READS = (
     ("compare.*", "score.*"),
     ("publish.*", "score.summary"),
+    ("view.*", "score.*"),
+    ("view.live_simulation", "simulate.marking"),
     # a training reads the activations that would be collected: the same text, cut the same way
     ("train.buffer", "collect.batches"),
     ("train.stage", "collect.stage"),
@@ -158,18 +168,13 @@ WHO_MAY_IMPORT = {
         ("openai", "httpx", "httpx2", "aiohttp", "requests", "urllib", "http"),
         ("llm.*", "publish.hub", "interchange.*"),
     ),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "pydantic"), ("view.*",)),
 }
 WHO_MAY_SPEAK = ("cli", "commands.output")
 WHO_MAY_READ_THE_ENVIRONMENT = ("llm.*", "cli", "commands.uploading")  # for keys
 HEAVY = {
-    "torch",
-    "transformers",
-    "openai",
-    "pyarrow",
-    "scipy",
-    "safetensors",
-    "matplotlib",
-    "datasets",
+    *("torch", "transformers", "openai", "pyarrow", "scipy", "safetensors", "matplotlib"),
+    *("datasets", "fastapi", "starlette", "uvicorn"),
 }
 
 
@@ -321,6 +326,8 @@ def test_the_rules_catch_what_they_are_for() -> None:
     assert not _may("score.stage", "compare.stage")
     assert _may("compare.stage", "score.stage")
     assert not _may("publish.tables", "score.stage")
+    assert not _may("view.neuron", "compare.stage")
+    assert _may("view.neuron", "score.strata")
     assert not _may("publish.card", "explain.lookup")
     assert not _may("train.stage", "score.stage")
     assert not _may("collect.stage", "train.stage")

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 from commands import Command, Done, files, in_process
-from conftest import first_documents
+from example_corpus import first_documents
 
 from neuron_explainer import workspace
 from neuron_explainer.workspace import Workspace

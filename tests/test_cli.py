@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from commands import Command, files, in_process
-from conftest import first_documents
+from example_corpus import first_documents
 
 from neuron_explainer import __version__, workspace
 from neuron_explainer.config import Settings

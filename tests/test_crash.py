@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-from conftest import first_documents
+from example_corpus import first_documents
 
 from neuron_explainer import cli, workspace
 from neuron_explainer.store import Folder

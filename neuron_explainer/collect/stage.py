@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,13 @@ from neuron_explainer.neuron_list import neuron_text, parse_neurons
 from neuron_explainer.record_set import Corpus, RecordSet
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, locked
+from neuron_explainer.subject_loading import (
+    autoencoders,
+    fingerprint,
+    load_subject,
+    with_sites,
+)
 from neuron_explainer.subjects.base import HeadReader, Subject, Tokenizer
-from neuron_explainer.subjects.sparse_formats import files_of, site_of
 from neuron_explainer.workspace import check_name
 
 CHECKPOINT = "checkpoint.npz"
@@ -49,32 +54,6 @@ class Collected:
     skipped: tuple[str, ...] = ()  # sites that were complete already
     notices: tuple[str, ...] = ()  # what the user should know
     layouts: Mapping[str, TableLayout] = field(default_factory=dict)
-
-
-def load_subject(settings: SubjectSettings) -> Subject:
-    """The model, with its autoencoders. Raises SubjectError when something cannot be loaded."""
-    from neuron_explainer.registry import resolve
-
-    if not settings.model:
-        raise SubjectError("no subject was named: give --subject FOLDER or a hub id")
-    loaded: Subject = resolve("subjects", "huggingface").load(
-        settings.model, settings.device, settings.dtype, settings.by_hand
-    )
-    if settings.sae:
-        from neuron_explainer.subjects.sparse import SparseSubject
-
-        saes = with_sites(settings).sae
-        loaded = SparseSubject.load(loaded, {sae.latents: sae.path for sae in saes})
-    return loaded
-
-
-def with_sites(settings: SubjectSettings) -> SubjectSettings:
-    """The settings with each autoencoder's site, from its own files where none is given.
-
-    Raises SubjectError when neither names one, or they differ.
-    """
-    saes = (replace(sae, site=site_of(sae.path, sae.site)) for sae in settings.sae)
-    return replace(settings, sae=tuple(saes))
 
 
 def collect(
@@ -295,24 +274,8 @@ def configuration(
     model: dict[str, Any] = {"dtype": subject.dtype, "weights": fingerprint(subject.model)}
     if subject.by_hand:
         model["by_hand"] = list(subject.by_hand)
-    saes = [{"site": sae.site, "weights": _digest(files_of(sae.path))} for sae in subject.sae]
-    return about | {"subject": model, "sae": saes, "corpus": corpus.folder.manifest()["config"]}
-
-
-def fingerprint(source: str) -> str:
-    """SHA-256 of a weights file, or of all in a folder; a hub id stands for itself."""
-    path = Path(source)
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-    files = files or sorted(path.glob("*.bin"))
-    return _digest(files) if files else source
-
-
-def _digest(files: Sequence[Path]) -> str:
-    total = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as content:
-            total.update(hashlib.file_digest(content, "sha256").digest())
-    return total.hexdigest()
+    corpus_config = corpus.folder.manifest()["config"]
+    return about | {"subject": model, "sae": autoencoders(subject), "corpus": corpus_config}
 
 
 def _known_only_by_inspection(subject: Subject) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from neuron_explainer import workspace
+from neuron_explainer.commands import corpus_options as text
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 from neuron_explainer.commands import pass_options as pass_option
@@ -47,21 +48,21 @@ def run(
 def collect(
     context: typer.Context,
     subject: option.ModelOption,
-    corpus: option.CorpusOption,
+    corpus: text.CorpusOption,
     layers: option.LayerOption = None,
     sites: option.SiteOption = None,
     neurons: option.NeuronsOption = None,
     sae: option.SaeOption = None,
     name: option.FolderName = None,
-    split_on: option.SplitOn = "file",
-    text_field: option.TextField = "text",
-    corpus_config: option.CorpusConfig = None,
-    corpus_split: option.CorpusSplit = None,
-    documents: option.DocumentsOption = None,
-    corpus_tokens: option.CorpusTokens = None,
-    shuffle: option.ShuffleOption = False,
-    excerpt_tokens: option.ExcerptTokens = 64,
-    minimum_tokens: option.MinimumTokens = 16,
+    split_on: text.SplitOn = "file",
+    text_field: text.TextField = "text",
+    corpus_config: text.CorpusConfig = None,
+    corpus_split: text.CorpusSplit = None,
+    documents: text.DocumentsOption = None,
+    corpus_tokens: text.CorpusTokens = None,
+    shuffle: text.ShuffleOption = False,
+    excerpt_tokens: text.ExcerptTokens = 64,
+    minimum_tokens: text.MinimumTokens = 16,
     bos: option.BosOption = "prepend",
     top: option.TopOption = 20,
     random: option.RandomOption = 20,

@@ -19,7 +19,8 @@ Names = Annotated[
     typer.Argument(
         metavar="RUN_A RUN_B …",
         help="RUN or RUN/SIMULATOR, the seeds of one method joined by commas; the first is what "
-        "the others are held against. With --csv: methods, default all.",
+        "the others are held against. With --csv: methods, default all. One name in "
+        ".csv is a table.",
     ),
 ]
 CsvOption = Annotated[
@@ -95,6 +96,8 @@ def compare(
     if plan and spread is not None:
         _show_plan_of_spread(spread, as_json)
         return
+    if csv is None and names and len(names) == 1 and names[0].endswith(".csv"):
+        csv, names = Path(names[0]), None
     how = Resampling(seed, resamples)
     here = None if csv is not None and (plan or to) else workspace.find(folder)
     if csv is not None:

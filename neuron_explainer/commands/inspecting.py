@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from neuron_explainer.commands import corpus_options as text
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 from neuron_explainer.config import SaeSettings, SubjectSettings
@@ -17,8 +18,8 @@ def inspect(
     sites: option.SiteOption = None,
     sae: option.SaeOption = None,
     corpus: option.CheckCorpus = None,
-    split_on: option.SplitOn = "file",
-    text_field: option.TextField = "text",
+    split_on: text.SplitOn = "file",
+    text_field: text.TextField = "text",
     device: option.DeviceOption = "cpu",
     dtype: option.TypeOption = "float32",
     module: option.ModuleOption = None,
@@ -30,7 +31,7 @@ def inspect(
     """
     from neuron_explainer import config as configuration
     from neuron_explainer.collect import inspection
-    from neuron_explainer.collect.stage import load_subject
+    from neuron_explainer.subject_loading import load_subject
 
     if sae is None and (corpus or sites):
         raise ConfigError("--site and --corpus are for an autoencoder: give --sae PATH")
@@ -40,8 +41,8 @@ def inspect(
     model: Any = load_subject(configuration.build(SubjectSettings, given, "inspect"))
     report: dict[str, Any] = {"subject": subject, **inspection.about(model)}
     if sae is not None:
-        text = (Path(corpus), split_on, text_field) if corpus else None
-        report["autoencoder"] = _autoencoder(model, SaeSettings(sae, *(sites or ())), text)
+        read = (Path(corpus), split_on, text_field) if corpus else None
+        report["autoencoder"] = _autoencoder(model, SaeSettings(sae, *(sites or ())), read)
     output.show(report if as_json else _lines(report), as_json)
 
 

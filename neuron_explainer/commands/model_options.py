@@ -57,12 +57,30 @@ _OPTIONS: dict[str, Any] = {  # in the order of the help; the names are those of
 }
 
 
+_OF_FILES = ("write_batch", "read_batch")
+
+
 def with_model(command: Callable[..., None]) -> Callable[..., None]:
     """The command with these options in place of its parameter `model`, which gets their values."""
+    return _with(command, _OPTIONS)
+
+
+def with_model_at_once(command: Callable[..., None]) -> Callable[..., None]:
+    """As `with_model`, for a command that waits for replies, so not with those of batch files.
+
+    A local model's device and type have `llm_` before their names: the subject has its own.
+    """
+    named = {"device": "llm_device", "dtype": "llm_dtype", "context": "llm_context"}
+    options = {name: each for name, each in _OPTIONS.items() if name not in _OF_FILES}
+    return _with(command, {named.get(name, name): each for name, each in options.items()})
+
+
+def _with(command: Callable[..., None], asked: dict[str, Any]) -> Callable[..., None]:
+    fields = {name: name.removeprefix("llm_") for name in asked}
 
     @wraps(command)
     def filled(**given: Any) -> None:
-        model = ModelSettings(**{name: given.pop(name) for name in _OPTIONS})
+        model = ModelSettings(**{field: given.pop(name) for name, field in fields.items()})
         command(**given, model=model)
 
     signature = inspect.signature(command)
@@ -71,10 +89,10 @@ def with_model(command: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=getattr(defaults, name),
+            default=getattr(defaults, fields[name]),
             annotation=annotation,
         )
-        for name, annotation in _OPTIONS.items()
+        for name, annotation in asked.items()
     ]
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():

@@ -105,28 +105,6 @@ SimulationName = Annotated[
 ModelOption = Annotated[
     str, typer.Option("--subject", metavar="MODEL", help="A folder or hub id of a causal LM.")
 ]
-CorpusOption = Annotated[
-    str,
-    typer.Option(
-        metavar="FILE",
-        help="A .txt, .jsonl or .parquet file, a folder, or a dataset's hub id USER/NAME.",
-    ),
-]
-CorpusConfig = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of a dataset that has several.")
-]
-CorpusSplit = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of a dataset; default: train.")
-]
-DocumentsOption = Annotated[
-    int | None, typer.Option("--documents", metavar="N", help="Take so many at most.", min=1)
-]
-CorpusTokens = Annotated[
-    int | None, typer.Option(metavar="N", help="Take so many tokens at most.", min=1)
-]
-ShuffleOption = Annotated[
-    bool, typer.Option("--shuffle", help="Take the documents in random order, by --seed.")
-]
 SaeOption = Annotated[
     str | None,
     typer.Option(
@@ -139,16 +117,6 @@ SaeOption = Annotated[
 FolderName = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The subject's folder in data/.")
 ]
-SplitOn = Annotated[
-    str, typer.Option(metavar="WHERE", help="A document of a text: file, blank-line or line.")
-]
-TextField = Annotated[
-    str, typer.Option(metavar="NAME", help="Where .jsonl and .parquet hold the text.")
-]
-ExcerptTokens = Annotated[
-    int, typer.Option(metavar="N", help="Length of an excerpt, without BOS.", min=2)
-]
-MinimumTokens = Annotated[int, typer.Option(metavar="N", help="Drop shorter excerpts.", min=1)]
 BosOption = Annotated[str, typer.Option(metavar="POLICY", help="prepend or none.")]
 TopOption = Annotated[int, typer.Option(metavar="N", help="Top records a neuron.", min=4)]
 RandomOption = Annotated[int, typer.Option(metavar="N", help="Random records a neuron.", min=3)]

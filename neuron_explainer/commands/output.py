@@ -274,6 +274,17 @@ def say_notices(notices: Sequence[str]) -> None:
         print(f"note: {notice}", file=sys.stderr)
 
 
+def show_address(url: str, as_json: bool) -> None:
+    """Print where a server answers, at once: whoever started it may be waiting for the line."""
+    show({"url": url} if as_json else [f"{url}  (Ctrl-C stops it)"], as_json)
+    sys.stdout.flush()
+
+
+def say_stopped() -> None:
+    """Say that a server has been stopped, on a line of its own."""
+    print("\nstopped", file=sys.stderr)
+
+
 def end(failures: Mapping[str, int]) -> None:
     """List failures by cause; exit 1 when there is one that is no property of the neuron."""
     for cause, count in failures.items():

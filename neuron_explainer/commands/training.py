@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from neuron_explainer.commands import corpus_options as text
 from neuron_explainer.commands import options as option
 from neuron_explainer.commands import output
 from neuron_explainer.commands import training_options as own
@@ -19,7 +20,7 @@ def train_sae(
     context: typer.Context,
     subject: option.ModelOption,
     site: own.TrainSite,
-    corpus: option.CorpusOption,
+    corpus: text.CorpusOption,
     to: own.TrainFolder,
     file_format: own.FormatOption = "saelens",
     latents: own.Latents = None,
@@ -32,15 +33,15 @@ def train_sae(
     lr: own.LearningRate = None,
     warm_up: own.WarmUp = 0.05,
     decay: own.Decay = 0.2,
-    split_on: option.SplitOn = "file",
-    text_field: option.TextField = "text",
-    corpus_config: option.CorpusConfig = None,
-    corpus_split: option.CorpusSplit = None,
-    documents: option.DocumentsOption = None,
-    corpus_tokens: option.CorpusTokens = None,
-    shuffle: option.ShuffleOption = False,
-    excerpt_tokens: option.ExcerptTokens = 64,
-    minimum_tokens: option.MinimumTokens = 16,
+    split_on: text.SplitOn = "file",
+    text_field: text.TextField = "text",
+    corpus_config: text.CorpusConfig = None,
+    corpus_split: text.CorpusSplit = None,
+    documents: text.DocumentsOption = None,
+    corpus_tokens: text.CorpusTokens = None,
+    shuffle: text.ShuffleOption = False,
+    excerpt_tokens: text.ExcerptTokens = 64,
+    minimum_tokens: text.MinimumTokens = 16,
     bos: option.BosOption = "prepend",
     forward: own.ForwardOption = 32,
     memory_mb: own.BufferMemory = 256,

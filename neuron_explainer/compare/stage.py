@@ -53,9 +53,16 @@ def write(folder: Path, found: Comparison, table: Table) -> None:
 
 
 def folder_of(workspace: Workspace, found: Comparison) -> Path:
-    """Where a comparison is kept: named by what was compared."""
+    """Where a comparison is kept: named by what was compared.
+
+    That of a table whose methods are runs is also named by its column: the runs' own scores are
+    compared in the other folder.
+    """
     names = [line.name for line in found.lines if line.role == "method"]
     name = "-vs-".join(names).replace("/", ".").replace(",", "+")
+    runs = {path.parent.name for path in workspace.explanations.glob("*/manifest.json")}
+    if "table" in found.facts and runs.issuperset(names):
+        name += f"-by-{found.metric}".replace("/", ".")
     if len(name) > _LONGEST_NAME or name.startswith("."):
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = f"{name.strip('.')[:_LONGEST_NAME]}-{digest}"

@@ -2,17 +2,19 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from neuron_explainer.interchange.import_job import ImportResult, Job, Place, check_name
 from neuron_explainer.interchange.neuronpedia import EXPLANATIONS
 from neuron_explainer.interchange.neuronpedia_records import NeuronpediaRows
-from neuron_explainer.interchange.neuronpedia_source import Content, Found, site_for, spooled
+from neuron_explainer.interchange.neuronpedia_source import Content, Found, Spool, site_for, spooled
 from neuron_explainer.interchange.openai_results import IMPORTED
 from neuron_explainer.interchange.source import check_site
 from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace
 
 _COMMAND = "neuron-explainer import neuronpedia"
+_NAME = 200  # characters of a name of theirs that are kept
 
 
 def import_source(
@@ -40,7 +42,7 @@ def import_source(
             Folder(home / guessed, _COMMAND),
             {"site": guessed, "random": "published"},
             "",
-            {"width": spool.neurons[-1] + 1},
+            {"width": spool.neurons[-1] + 1, **_origin(spool)},
         )
         run = Folder(workspace.explanations / name, _COMMAND)
         places = {"data": place}
@@ -65,3 +67,10 @@ def import_source(
             "data",
         )
         return job.run([home, *([run.path] if with_run else [])])
+
+
+def _origin(spool: Spool) -> dict[str, Any]:
+    """For the manifest: which source it is there, for links to it."""
+    if spool.model is None or spool.source is None:
+        return {}
+    return {"neuronpedia": {"model": spool.model[:_NAME], "source": spool.source[:_NAME]}}

@@ -98,6 +98,7 @@ class Spool:
     found: Found
     file: IO[bytes]
     source: str | None = None  # what the lines call `layer`; the first one decides
+    model: str | None = None  # theirs; likewise
     hook: str | None = None
     effects: bool = False  # whether some feature names tokens that it promotes or suppresses
     _columns: tuple["array[int]", ...] = field(
@@ -130,6 +131,8 @@ class Spool:
             raise DataError(f'{where}: field index: it names no neuron; write it such as "123"')
         if self.source is None and isinstance(value.get("layer"), str):
             self.source = value["layer"]
+        if self.model is None and isinstance(value.get("modelId"), str):
+            self.model = value["modelId"]
         hook = value.get("hookName")
         if self.hook is None and isinstance(hook, str) and _HOOK.fullmatch(hook):
             self.hook = hook

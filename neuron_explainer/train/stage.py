@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuron_explainer.collect.stage import Ready, fingerprint, prepare, tokenised
+from neuron_explainer.collect.stage import Ready, prepare, tokenised
 from neuron_explainer.config import CollectSettings, SubjectSettings, TrainSettings
 from neuron_explainer.errors import ConfigError, CorpusError, SubjectError
 from neuron_explainer.record_set import Corpus
 from neuron_explainer.runner import Progress, silent
 from neuron_explainer.store import Folder, locked
+from neuron_explainer.subject_loading import fingerprint
 from neuron_explainer.subjects import sparse_formats
 from neuron_explainer.subjects.base import Subject
 from neuron_explainer.train import recipe

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from commands import Command, in_process
-from conftest import first_documents
+from example_corpus import first_documents
 
 from neuron_explainer import workspace
 from neuron_explainer.collect.stage import collect

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from commands import in_process
-from conftest import first_documents
+from example_corpus import first_documents
 
 from neuron_explainer import workspace
 from neuron_explainer.collect import parts

@@ -400,7 +400,7 @@ def _plain_activations(
 def test_records_of_the_trained_example_are_those_of_plain_transformers(
     tiny: Path, tmp_path: Path
 ) -> None:
-    from conftest import first_documents
+    from example_corpus import first_documents
     from transformers import AutoTokenizer
 
     path = tmp_path / "corpus.jsonl"

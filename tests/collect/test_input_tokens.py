@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 import transformers
-from conftest import first_documents
+from example_corpus import first_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import first_documents
+from example_corpus import first_documents
 from fake_subject import SITE, SPECIAL, FakeSubject, table_lookup, write_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st

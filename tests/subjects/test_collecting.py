@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_models
 from commands import Command, in_process
-from conftest import first_documents
+from example_corpus import first_documents
 
 from neuron_explainer import workspace
 from neuron_explainer.collect.stage import collect

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from commands import Command, in_process
-from conftest import first_documents
+from example_corpus import first_documents
 from rich.console import Console
 
 from neuron_explainer import workspace
