@@ -226,15 +226,15 @@ class Reservoirs:
         # A GPU's memory may run out, so there all is picked before anything is changed. In main
         # memory it is picked bit by bit: large pieces of ever other sizes would leave gaps in it.
         size = _PICKED if cell.device.type == "cpu" else max(1, len(place))
-        pieces = list(zip(*(part.split(size) for part in (of_row, place, neuron)), strict=True))
-        picked = [rows.pick(*pieces[0][1:], time)] if len(pieces) == 1 else None
+        pieces = list(zip(of_row.split(size), place.split(size), neuron.split(size), strict=True))
+        whole = rows.pick(place, neuron, time) if len(pieces) == 1 else None
 
         def commit() -> None:
             held = (self._order, self._positions, self._maxima)
             for part, entered in zip(held, values, strict=True):
                 part.view(-1)[cell] = entered
-            for where, *which in pieces:
-                found = picked.pop() if picked else rows.pick(*which, time)
-                self._activations.view(-1, time)[where] = found
+            for where, places, neurons in pieces:
+                picked = rows.pick(places, neurons, time) if whole is None else whole
+                self._activations.view(-1, time)[where] = picked
 
         return commit
