@@ -182,10 +182,11 @@ def run_collect(
 
 
 class Stopwatch:
-    """Progress that notes the processor time of each stage."""
+    """Progress that notes the processor time of each stage, and the process's peak until then."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.peaks: dict[str, int] = {}  # KiB
 
     @contextmanager
     def __call__(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
@@ -194,6 +195,7 @@ class Stopwatch:
         start = time.process_time()
         yield lambda _: None
         self.seconds[label] = time.process_time() - start
+        self.peaks[label] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def collect_alone(options: argparse.Namespace) -> dict[str, Any]:
@@ -212,7 +214,8 @@ def collect_alone(options: argparse.Namespace) -> dict[str, Any]:
             kind = kind if file.suffix == ".parquet" or kind == "corpus" else "other"
             sizes[kind] = sizes.get(kind, 0) + file.stat().st_size
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak": peak, "bytes": sizes, "seconds": watch.seconds["collect"]}
+    of_pass = {"seconds": watch.seconds["collect"], "peak_of_pass": watch.peaks["collect"]}
+    return {"peak": peak, "bytes": sizes, **of_pass}
 
 
 def alone(root: Path, excerpts: int, *options: str) -> Any:
@@ -230,12 +233,13 @@ def growth_lines(root: Path, excerpts: int = GROWN // 10) -> list[Line]:
     for size in (excerpts, 10 * excerpts):
         make_corpus(root / f"{size}.jsonl", size)
         results.append(alone(root, size, "--site", "blocks.0.mlp.hook_post", "--memory", "32"))
-    times, peaks = ([result[key] for result in results] for key in ("seconds", "peak"))
+    times, peaks = ([result[key] for result in results] for key in ("seconds", "peak_of_pass"))
     details = f"{times[0]:.1f} s and {times[1]:.1f} s"
+    held = " and ".join(f"{peak / 2**20:.2f} GB" for peak in peaks)
     longer, larger = times[1] / times[0], peaks[1] / peaks[0]
     return [
         Line(f"time, {GROWN:,} excerpts", f"{longer:.2f} ×", details, "≤ 11 ×", longer <= 11),
-        Line("peak memory", f"{larger:.2f} ×", "", "≤ 1.1 ×", larger <= 1.1),
+        Line("peak memory of the pass", f"{larger:.2f} ×", held, "≤ 1.1 ×", larger <= 1.1),
     ]
 
 

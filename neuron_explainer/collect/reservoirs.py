@@ -15,6 +15,7 @@ from torch import Tensor
 from neuron_explainer.collect.state import Commit
 
 EMPTY = torch.iinfo(torch.int64).min + 1
+_PICKED = 1 << 12  # excerpts of a neuron that are picked at once in main memory
 _BELOW_EMPTY, _NO_SLOT = EMPTY - 1, torch.iinfo(torch.int64).max
 PRIORITIES = 1 << 31  # how many random priorities there are
 _POSITION = 0xFFFFFFFF
@@ -222,12 +223,18 @@ class Reservoirs:
         cell = row * width + slot
         values = [offers.order[entering], positions[place], maxima[neuron, place]]
         of_row = neuron * self._total + self._starts[number] + slot
-        picked = rows.pick(place, neuron, time)
+        # A GPU's memory may run out, so there all is picked before anything is changed. In main
+        # memory it is picked bit by bit: large pieces of ever other sizes would leave gaps in it.
+        size = _PICKED if cell.device.type == "cpu" else max(1, len(place))
+        pieces = list(zip(of_row.split(size), place.split(size), neuron.split(size), strict=True))
+        whole = rows.pick(place, neuron, time) if len(pieces) == 1 else None
 
         def commit() -> None:
             held = (self._order, self._positions, self._maxima)
             for part, entered in zip(held, values, strict=True):
                 part.view(-1)[cell] = entered
-            self._activations.view(-1, time)[of_row] = picked
+            for where, places, neurons in pieces:
+                picked = rows.pick(places, neurons, time) if whole is None else whole
+                self._activations.view(-1, time)[where] = picked
 
         return commit

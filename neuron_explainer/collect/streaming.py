@@ -13,6 +13,7 @@ from neuron_explainer.collect.checkpoint import Checkpoints
 from neuron_explainer.collect.fitting import Fitting, made_ahead
 from neuron_explainer.collect.heads import HeadCollector, HeadTables
 from neuron_explainer.collect.kept import Sizes
+from neuron_explainer.collect.main_memory import give_back
 from neuron_explainer.collect.overlap import Overlap
 from neuron_explainer.collect.site import SiteCollector
 from neuron_explainer.collect.tables import SiteTables
@@ -32,6 +33,7 @@ from neuron_explainer.subjects.base import (
 )
 
 _FLOAT = 4  # bytes
+_TIDIED = 16  # batches after which free memory is given back
 AnyCollector = SiteCollector | HeadCollector
 
 
@@ -110,6 +112,8 @@ def stream(
                 if kept.due(len(batch.positions)):
                     overlap.join()
                 kept.seen(collectors, len(batch.positions), place + 1)
+            if place % _TIDIED == 0:
+                give_back()
             advance(len(batch.positions))
     overlap.join()
     return Streamed(collectors, (*take.notices, *_without_room(collectors)))
