@@ -226,7 +226,8 @@ class Reservoirs:
         # A GPU's memory may run out, so there all is picked before anything is changed. In main
         # memory it is picked bit by bit: large pieces of ever other sizes would leave gaps in it.
         size = _PICKED if cell.device.type == "cpu" else max(1, len(place))
-        pieces = list(zip(of_row.split(size), place.split(size), neuron.split(size), strict=True))
+        parts = [torch.split(part, size) for part in (of_row, place, neuron)]
+        pieces = list(zip(*parts, strict=True))
         whole = rows.pick(place, neuron, time) if len(pieces) == 1 else None
 
         def commit() -> None:
