@@ -23,8 +23,8 @@ example: $(VENV)/ready  ## install, then collect, explain, simulate and score th
 EXAMPLE_NEURON ?= 3
 EXAMPLE_LATENT ?= 125
 
-test: $(VENV)/ready  ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/ready  ## all tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 echo-server: $(VENV)/ready  ## a server for tests/llm/test_llm_echo.py; compiles for some minutes
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,echo-tests]'

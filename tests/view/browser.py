@@ -26,6 +26,7 @@ _SWITCHES = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
+_SERVERS: list[http.server.ThreadingHTTPServer] = []
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,10 @@ def browser() -> Iterator[Browser]:
         with _outside_its_loop(started):
             yield started
         started.close()
+    while _SERVERS:
+        server = _SERVERS.pop()
+        server.shutdown()
+        server.server_close()
 
 
 @contextmanager
@@ -66,7 +71,7 @@ def opened(browser: Browser, **options: Any) -> Iterator[Page]:
         context.close()
     finally:
         asyncio._set_running_loop(before)
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 @pytest.fixture
@@ -110,14 +115,15 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def serving_files(folder: Path) -> Iterator[str]:
-    """The address, with a slash at its end, at which the files of `folder` are served."""
-    handler = partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+    """The address, with a slash at its end, at which the files of `folder` are served.
+
+    Until the browser is closed: a page may still ask for something when its test is over, and
+    would complain about a server that is gone.
+    """
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
+    _SERVERS.append(server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
 
 
 def open_page(page: Page, base: str, /, **state: str | int) -> None:
