@@ -26,7 +26,7 @@ _SWITCHES = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
-_SERVERS: list[http.server.ThreadingHTTPServer] = []
+_OPEN: list[Page] = []
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +40,6 @@ def browser() -> Iterator[Browser]:
         with _outside_its_loop(started):
             yield started
         started.close()
-    while _SERVERS:
-        server = _SERVERS.pop()
-        server.shutdown()
-        server.server_close()
 
 
 @contextmanager
@@ -67,7 +63,11 @@ def opened(browser: Browser, **options: Any) -> Iterator[Page]:
         context = browser.new_context(**usual | options)
         page = context.new_page()
         complaints = watch(page)
-        yield page
+        _OPEN.append(page)
+        try:
+            yield page
+        finally:
+            _OPEN.remove(page)
         context.close()
     finally:
         asyncio._set_running_loop(before)
@@ -95,7 +95,7 @@ def watch(page: Page) -> list[str]:
         "request",
         lambda request: (
             None
-            if request.url.startswith(("http://127.0.0.1:", "data:"))
+            if request.url.startswith(("http://127.0.0.1:", "data:", "about:"))
             else complaints.append(f"asked for {request.url}")
         ),
     )
@@ -115,15 +115,16 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def serving_files(folder: Path) -> Iterator[str]:
-    """The address, with a slash at its end, at which the files of `folder` are served.
-
-    Until the browser is closed: a page may still ask for something when its test is over, and
-    would complain about a server that is gone.
-    """
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
-    _SERVERS.append(server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
+    """The address, with a slash at its end, at which the files of `folder` are served."""
+    handler = partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        for page in _OPEN:  # one that still asks for something would complain of a server gone
+            page.goto("about:blank")
+        server.shutdown()
+        thread.join()
 
 
 def open_page(page: Page, base: str, /, **state: str | int) -> None:
