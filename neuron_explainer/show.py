@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from neuron_explainer.record_set import RecordSet
 from neuron_explainer.records import Effects, Explanation, NeuronId, NeuronRecord, Record
 from neuron_explainer.runs import Run, runs_of
+from neuron_explainer.simulate.base import NULLS
 from neuron_explainer.terminal import neuron_view
 from neuron_explainer.tokens import escape
 from neuron_explainer.workspace import Workspace
@@ -61,7 +62,7 @@ def find(workspace: Workspace, neuron: NeuronId) -> Found:
 
 def _is_null(run: Run, simulator: str) -> bool:
     config = run.simulations(simulator).manifest()["config"]
-    return simulator in {"constant", "shuffled", "pair-distance"} or bool(config.get("shuffled"))
+    return simulator in NULLS or bool(config.get("shuffled"))
 
 
 def _scores(run: Run, neuron: NeuronId) -> dict[str, dict[str, float | None]]:

@@ -14,10 +14,10 @@ from neuron_explainer.errors import ConfigError, DataError, RunMismatch
 from neuron_explainer.runs import Run
 from neuron_explainer.score.base import Scores
 from neuron_explainer.score.stage import read_scores, table_name
+from neuron_explainer.simulate.base import NULLS
 from neuron_explainer.store import Folder
 from neuron_explainer.workspace import Workspace
 
-NULLS = ("constant", "shuffled", "pair-distance")
 SITE_BITS = 32  # a key is the site's number, then the neuron's
 _NOT_COMPARED = {"splits", "seed"}  # of a simulator's configuration
 

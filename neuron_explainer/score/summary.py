@@ -18,11 +18,11 @@ from neuron_explainer.score.stage import (
     table_name,
 )
 from neuron_explainer.score.statistics import Summary, summarise
+from neuron_explainer.simulate.base import NULLS
 from neuron_explainer.store import Folder
 
 WHOLE_TABLE = {"explainer": "token-lookup", "table_size": "all"}
 WHOLE_TABLE_LABEL = "whole token table"
-NULLS = ("constant", "shuffled", "pair-distance")
 _CORRELATION = {choice: f"correlation_{choice}" for choice in CHOICES}
 _VERDICTS = {metric: f"{metric}_top_and_random" for metric in SEQUENCE_METRICS}
 

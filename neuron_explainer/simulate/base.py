@@ -10,6 +10,7 @@ from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.records import Explanation, Simulation, Stimulus
 
 Predicted = Literal["tokens", "sequences"]
+NULLS = ("constant", "shuffled", "pair-distance")  # simulators that know nothing of the neuron
 
 
 class Simulator(Protocol):

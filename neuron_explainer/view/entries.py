@@ -11,7 +11,7 @@ from neuron_explainer.head_pairs import is_pattern
 from neuron_explainer.records import NEGATIVE
 from neuron_explainer.runs import Run
 from neuron_explainer.score.stage import SEQUENCE_SCORES, TOKEN_SCORES
-from neuron_explainer.score.summary import NULLS
+from neuron_explainer.simulate.base import NULLS
 from neuron_explainer.view.contract import Unavailable, shown
 from neuron_explainer.view.snapshot import SeenRecords, Snapshot
 

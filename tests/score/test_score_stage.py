@@ -26,6 +26,7 @@ from neuron_explainer.runner import failure_table
 from neuron_explainer.runs import Run, simulation_table
 from neuron_explainer.score import summary
 from neuron_explainer.score.stage import CHOICES, SiteScores, score
+from neuron_explainer.simulate.base import NULLS
 from neuron_explainer.simulate.stage import simulate
 from neuron_explainer.store import Folder, Shard
 from neuron_explainer.workspace import Workspace
@@ -231,7 +232,7 @@ def test_the_summary_has_a_row_a_site_and_simulator_nulls_and_references_last(ru
     for row in rows:
         cells = summary.cells(row)
         assert cells["n"] == f"{row.correlation['top_and_random'].n:,}"
-        assert cells["null"] == (row.label in summary.NULLS)
+        assert cells["null"] == (row.label in NULLS)
         assert row.correlation["top_and_random"].n <= 64
 
 
